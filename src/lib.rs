@@ -1,0 +1,4 @@
+//! staticfire is RocketMQ's storage idea as a Rust library.
+
+pub use staticfire_storage as storage;
+pub use staticfire_transport as transport;

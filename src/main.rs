@@ -1,0 +1,3 @@
+//! The `staticfire` binary.
+
+fn main() {}

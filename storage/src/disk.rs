@@ -1,0 +1,219 @@
+//! The disk seam: everything the store asks of a file system, and nothing more.
+//!
+//! Two implementations: [`RealDirectory`] (files, `pwrite`, read-only maps, a thread that runs
+//! syncs) and [`SimulatedDisk`] (a durable image, un-synced sectors, faults drawn from a seed).
+//! One conformance suite, [`conformance`], runs on both; whoever writes a third can run it too.
+//!
+//! Paths are relative to the root of the directory, components joined by `/`; components are
+//! built from validated names and numbers only, so no path leaves the root.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub mod conformance;
+mod real;
+mod simulated;
+
+pub use real::RealDirectory;
+pub use simulated::{DiskFaults, SimulatedDisk};
+
+/// Called once with the result of a started sync, on whatever thread or step runs completions.
+pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// A tree of files under one root.
+///
+/// Creations, renames, links and removals survive a power cut only after the *containing*
+/// directory was synced ([`Directory::start_sync`]); the bytes of a file only after
+/// [`SegmentFile::start_sync`] completed. The two are independent.
+pub trait Directory: fmt::Debug + Send + Sync {
+    /// Creates a file of `len` zero bytes. Nothing is allocated: holes read as zeros.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` (no such parent), or the system's error.
+    fn create(&self, path: &str, len: u64) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Opens a regular file for reading and writing. Symbolic links are refused.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidInput` (not a regular file), or the system's error.
+    fn open(&self, path: &str) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// The entries of a directory, sorted by name. `path` may be empty: the root.
+    ///
+    /// # Errors
+    /// `NotFound` or the system's error.
+    fn list(&self, path: &str) -> io::Result<Vec<DirectoryEntry>>;
+
+    /// Creates a directory with its missing parents; succeeds when it exists. Not durable until
+    /// each parent was synced.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn make_directory(&self, path: &str) -> io::Result<()>;
+
+    /// Renames a file or directory, replacing a file that has the new name.
+    ///
+    /// # Errors
+    /// `NotFound` or the system's error.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Gives the file `from` a second name.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists`, or the system's error.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file or an empty directory. Open files and the slices read from them stay valid.
+    ///
+    /// # Errors
+    /// `NotFound`, `DirectoryNotEmpty`, or the system's error.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Starts making the entries of the directory `path` durable; `done` gets the result later,
+    /// perhaps before this returns, perhaps never (a simulated disk that died).
+    fn start_sync(&self, path: &str, done: OnSynced);
+
+    /// Makes the entries of the directory `path` durable before returning. For recovery and other
+    /// places that have nothing else to do meanwhile.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn sync(&self, path: &str) -> io::Result<()>;
+
+    /// Takes the exclusive lock on the file `path`, creating it when missing. The lock lives as
+    /// long as the returned value, and ends with the process.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another holder lives, or the system's error.
+    fn lock(&self, path: &str) -> io::Result<DirectoryLock>;
+
+    /// Free and total bytes of the file system.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn space(&self) -> io::Result<DiskSpace>;
+}
+
+/// One file of fixed length, written by position and read through a mapping.
+pub trait SegmentFile: fmt::Debug + Send + Sync {
+    /// Length in bytes, fixed while the file is open.
+    fn len(&self) -> u64;
+
+    /// True when the file has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes some prefix of `bytes` at `at` and returns how many bytes were written (at least 1
+    /// unless `bytes` is empty). Use [`write_all_at`] unless a short write is of interest.
+    ///
+    /// # Errors
+    /// `InvalidInput` past the end of the file, or the system's error (`StorageFull`, `EIO`, …);
+    /// part of the bytes may then have been written.
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes some prefix of the concatenation of `parts` at `at` with one system call.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_at`].
+    fn write_vectored_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// The bytes of `range`, inside the mapping: nothing is copied, and the mapping lives until
+    /// the last slice drops, even when the file was removed.
+    ///
+    /// The caller reads only ranges that are no longer written to; the store's marks see to it.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the range passes the end of the file, or the system's error.
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// Gives the range blocks of its own, so that writing there cannot run out of space.
+    ///
+    /// # Errors
+    /// `StorageFull`, or the system's error. `Unsupported` file systems succeed without effect.
+    fn allocate(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Starts making everything written so far durable; `done` gets the result later. After an
+    /// error the bytes may be lost and a later success proves nothing about them.
+    fn start_sync(&self, done: OnSynced);
+
+    /// Makes everything written so far durable before returning.
+    ///
+    /// # Errors
+    /// The system's error; see [`SegmentFile::start_sync`].
+    fn sync(&self) -> io::Result<()>;
+
+    /// When the content was last changed, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn modified_ms(&self) -> io::Result<i64>;
+}
+
+/// Writes all of `bytes` at `at`, going on after short writes.
+///
+/// # Errors
+/// As [`SegmentFile::write_at`]; `WriteZero` when the file takes nothing.
+pub fn write_all_at(file: &dyn SegmentFile, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(at, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                at += n as u64;
+                bytes = &bytes[n..];
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// The last component of its path.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Length in bytes; 0 for anything but a file.
+    pub len: u64,
+}
+
+/// What a directory entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Anything else (symbolic link, socket, …): the store does not touch it.
+    Other,
+}
+
+/// The exclusive lock on a store directory; dropping it releases the lock.
+#[derive(Debug)]
+pub struct DirectoryLock(#[allow(dead_code, reason = "held for its drop")] Box<dyn LockHeld>);
+
+impl DirectoryLock {
+    /// Wraps what releases the lock when dropped.
+    pub fn new(held: impl LockHeld + 'static) -> Self {
+        Self(Box::new(held))
+    }
+}
+
+/// Something whose drop releases a lock.
+pub trait LockHeld: fmt::Debug + Send + Sync {}
+
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
