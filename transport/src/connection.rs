@@ -22,7 +22,11 @@ pub trait Transport: fmt::Debug + Send + Sync {
 
     /// Connects to `to`. Requests of the peer go to `service`; answers go to their [`Call`].
     /// Gives up after 3 s (remoting-protocol §1.1) with `TimedOut`.
-    fn connect(&self, to: SocketAddr, service: Arc<dyn Service>) -> BoxFuture<'static, io::Result<Connection>>;
+    fn connect(
+        &self,
+        to: SocketAddr,
+        service: Arc<dyn Service>,
+    ) -> BoxFuture<'static, io::Result<Connection>>;
 }
 
 /// What a host does with what arrives on its connections.
@@ -246,6 +250,8 @@ pub enum CloseReason {
     Protocol(crate::FrameError),
     /// The peer did not read its answers.
     Backlog,
+    /// The service panicked while it handled a turn of this connection.
+    Panicked,
     /// The system reported an error, given as its kind.
     Io(io::ErrorKind),
 }

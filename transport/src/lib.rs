@@ -1,5 +1,21 @@
-//! The transport of staticfire: connections that carry remoting frames, and the frame codecs.
+//! The transport of staticfire: connections that carry remoting frames, as a trait with two
+//! implementations, and the frame codecs.
+//!
+//! ```text
+//!   bytes ──> FrameDecoder ──> Command ──> Service::turn ──> Connection::send ──> vectored write
+//!                                 └──────> the Call that waits for this opaque
+//! ```
 
+pub mod command;
+pub mod connection;
+mod ext_fields;
+pub mod frame;
 pub mod runtime;
 
+pub use command::{Body, Command, ExtFields, HeaderEncoding, Language};
+pub use connection::{
+    Call, CallError, CloseReason, Connection, ConnectionEnd, ConnectionId, Listener, SendError, Service,
+    Transport,
+};
+pub use frame::FrameError;
 pub use runtime::{BoxFuture, Monotonic, Runtime};
