@@ -1,9 +1,20 @@
 //! One zero-copy commit log shared by all topics, and consume queues derived from it.
 
+pub mod batch;
+pub mod blank;
+pub mod checksum;
 pub mod clock;
+pub mod message;
+pub mod message_id;
 pub mod name;
 pub mod position;
+pub mod properties;
+pub mod record;
+pub mod tag;
 
 pub use clock::{Clock, SystemClock};
+pub use message::{Message, MessageError};
+pub use message_id::MessageId;
 pub use name::{NameError, TopicName};
-pub use position::{Epoch, PhysicalOffset, Position, QueueOffset};
+pub use position::{Epoch, PhysicalOffset, Position, QueueId, QueueOffset};
+pub use record::{Record, RecordCrc, RecordError};

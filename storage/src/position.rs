@@ -34,6 +34,21 @@ position! {
     Epoch
 }
 
+/// Number of one queue of a topic, 0 to `i32::MAX`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u32);
+
+impl QueueId {
+    /// The largest number the record's signed field holds.
+    pub const MAX: Self = Self(i32::MAX as u32);
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl PhysicalOffset {
     /// The position `len` bytes further on.
     ///
