@@ -10,25 +10,27 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::panic::Location;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub mod conformance;
 mod real;
-mod simulated;
 
 pub use real::RealDirectory;
-pub use simulated::{DiskFaults, SimulatedDisk};
 
 /// Called once with the result of a started sync, on whatever thread or step runs completions.
 pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
 
+/// The line of code that asked for a sync. A simulated disk can make one of them ineffective, which
+/// shows whether a test would notice if that line were missing.
+pub type SyncSite = &'static Location<'static>;
+
 /// A tree of files under one root.
 ///
 /// Creations, renames, links and removals survive a power cut only after the *containing*
-/// directory was synced ([`Directory::start_sync`]); the bytes of a file only after
-/// [`SegmentFile::start_sync`] completed. The two are independent.
+/// directory was synced (`start_sync` or `sync` of the directory); the bytes and the length of a file
+/// only after a sync of the file completed. The two are independent.
 pub trait Directory: fmt::Debug + Send + Sync {
     /// Creates a file of `len` zero bytes. Nothing is allocated: holes read as zeros.
     ///
@@ -73,16 +75,15 @@ pub trait Directory: fmt::Debug + Send + Sync {
     /// `NotFound`, `DirectoryNotEmpty`, or the system's error.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Starts making the entries of the directory `path` durable; `done` gets the result later,
-    /// perhaps before this returns, perhaps never (a simulated disk that died).
-    fn start_sync(&self, path: &str, done: OnSynced);
+    /// What `start_sync` does, on behalf of `site`. Implementations provide it, callers use
+    /// `start_sync`, which knows its caller.
+    fn start_sync_from(&self, site: SyncSite, path: &str, done: OnSynced);
 
-    /// Makes the entries of the directory `path` durable before returning. For recovery and other
-    /// places that have nothing else to do meanwhile.
+    /// What `sync` does, on behalf of `site`.
     ///
     /// # Errors
-    /// The system's error.
-    fn sync(&self, path: &str) -> io::Result<()>;
+    /// `NotFound` or the system's error.
+    fn sync_from(&self, site: SyncSite, path: &str) -> io::Result<()>;
 
     /// Takes the exclusive lock on the file `path`, creating it when missing. The lock lives as
     /// long as the returned value, and ends with the process.
@@ -96,6 +97,25 @@ pub trait Directory: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's error.
     fn space(&self) -> io::Result<DiskSpace>;
+}
+
+impl dyn Directory + '_ {
+    /// Starts making the entries of the directory `path` durable; `done` gets the result later,
+    /// perhaps before this returns, perhaps never (a simulated disk that died).
+    #[track_caller]
+    pub fn start_sync(&self, path: &str, done: OnSynced) {
+        self.start_sync_from(Location::caller(), path, done);
+    }
+
+    /// Makes the entries of the directory `path` durable before returning. For recovery and other
+    /// places that have nothing else to do meanwhile.
+    ///
+    /// # Errors
+    /// `NotFound` or the system's error.
+    #[track_caller]
+    pub fn sync(&self, path: &str) -> io::Result<()> {
+        self.sync_from(Location::caller(), path)
+    }
 }
 
 /// One file of fixed length, written by position and read through a mapping.
@@ -112,8 +132,9 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// unless `bytes` is empty). Use [`write_all_at`] unless a short write is of interest.
     ///
     /// # Errors
-    /// `InvalidInput` past the end of the file, or the system's error (`StorageFull`, `EIO`, …);
-    /// part of the bytes may then have been written.
+    /// `InvalidInput` past the end of the file, `ResourceBusy` where a slice handed out by
+    /// [`SegmentFile::read`] may lie, or the system's error (`StorageFull`, `EIO`, …); part of the
+    /// bytes may then have been written.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<usize>;
 
     /// Writes some prefix of the concatenation of `parts` at `at` with one system call.
@@ -125,11 +146,21 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// The bytes of `range`, inside the mapping: nothing is copied, and the mapping lives until
     /// the last slice drops, even when the file was removed.
     ///
-    /// The caller reads only ranges that are no longer written to; the store's marks see to it.
+    /// Bytes handed out never change: as long as any slice of the file lives, a write that starts
+    /// below the end of the furthest range read so far is refused. So read only what is no longer
+    /// written to (the store's marks see to it), and use [`SegmentFile::read_into`] for the rest.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the range passes the end of the file, `ResourceBusy` when a write that
+    /// starts before the end of the range is under way, or the system's error.
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// Copies the bytes from `at` on into the whole of `buffer`. For what may still be written to:
+    /// the tail that recovery looks at, slots that are overwritten.
     ///
     /// # Errors
     /// `UnexpectedEof` when the range passes the end of the file, or the system's error.
-    fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
+    fn read_into(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Gives the range blocks of its own, so that writing there cannot run out of space.
     ///
@@ -137,21 +168,39 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// `StorageFull`, or the system's error. `Unsupported` file systems succeed without effect.
     fn allocate(&self, range: Range<u64>) -> io::Result<()>;
 
-    /// Starts making everything written so far durable; `done` gets the result later. After an
-    /// error the bytes may be lost and a later success proves nothing about them.
-    fn start_sync(&self, done: OnSynced);
+    /// What `start_sync` does, on behalf of `site`. Implementations provide it, callers use
+    /// `start_sync`, which knows its caller.
+    fn start_sync_from(&self, site: SyncSite, done: OnSynced);
 
-    /// Makes everything written so far durable before returning.
+    /// What `sync` does, on behalf of `site`.
     ///
     /// # Errors
-    /// The system's error; see [`SegmentFile::start_sync`].
-    fn sync(&self) -> io::Result<()>;
+    /// The system's error. The bytes may then be lost, and a later success proves nothing about them.
+    fn sync_from(&self, site: SyncSite) -> io::Result<()>;
 
     /// When the content was last changed, in milliseconds since the Unix epoch.
     ///
     /// # Errors
     /// The system's error.
     fn modified_ms(&self) -> io::Result<i64>;
+}
+
+impl dyn SegmentFile + '_ {
+    /// Starts making everything written so far (length included) durable; `done` gets the result
+    /// later. After an error the bytes may be lost and a later success proves nothing about them.
+    #[track_caller]
+    pub fn start_sync(&self, done: OnSynced) {
+        self.start_sync_from(Location::caller(), done);
+    }
+
+    /// Makes everything written so far (length included) durable before returning.
+    ///
+    /// # Errors
+    /// The system's error. The bytes may then be lost, and a later success proves nothing about them.
+    #[track_caller]
+    pub fn sync(&self) -> io::Result<()> {
+        self.sync_from(Location::caller())
+    }
 }
 
 /// Writes all of `bytes` at `at`, going on after short writes.
@@ -216,4 +265,46 @@ pub struct DiskSpace {
     pub free: u64,
     /// Bytes in all.
     pub total: u64,
+}
+
+/// The directory that contains `path`; empty for an entry of the root.
+#[must_use]
+pub fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// The components of a relative path; none for the root itself.
+///
+/// # Errors
+/// `InvalidInput` for a path that could leave the root or name nothing: an empty component (so an
+/// absolute path too), `.`, `..`, or a NUL byte.
+fn components(path: &str) -> io::Result<Vec<&str>> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parts: Vec<&str> = path.split('/').collect();
+    if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\0')) {
+        let message = format!("{path:?} is not a path below the root of the directory");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(parts)
+}
+
+/// `UnexpectedEof` unless `at..at + len` lies within a file of `file_len` bytes.
+fn check_readable(at: u64, len: u64, file_len: u64) -> io::Result<()> {
+    if at.checked_add(len).is_some_and(|end| end <= file_len) {
+        return Ok(());
+    }
+    let message = format!("{len} bytes at {at} pass the end of a file of {file_len} bytes");
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+}
+
+/// `InvalidInput` unless `at..at + len` lies within a file of `file_len` bytes.
+fn check_writable(at: u64, len: u64, file_len: u64) -> io::Result<()> {
+    check_readable(at, len, file_len).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))
+}
+
+/// The refusal that keeps bytes from changing under a reader.
+fn busy(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, what.to_owned())
 }

@@ -1,9 +1,12 @@
 //! One zero-copy commit log shared by all topics, and consume queues derived from it.
 
+#![deny(unsafe_code)]
+
 pub mod batch;
 pub mod blank;
 pub mod checksum;
 pub mod clock;
+pub mod disk;
 pub mod message;
 pub mod message_id;
 pub mod name;

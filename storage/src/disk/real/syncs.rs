@@ -1,0 +1,81 @@
+//! The thread on which started syncs run, one after the other.
+
+#![allow(clippy::disallowed_methods, reason = "this is the disk seam")]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::channel::{self, Receiver, Sender};
+
+use crate::disk::OnSynced;
+
+/// Runs syncs in the order in which they were started. The thread begins with the first and ends
+/// once every directory and file that could start another is gone.
+#[derive(Debug, Default)]
+pub(super) struct SyncThread {
+    /// `None` when the system refused the thread.
+    jobs: OnceLock<Option<Sender<Job>>>,
+}
+
+/// How much of a file or directory a sync makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The bytes, and of the metadata only what is needed to read them back (such as the length).
+    Bytes,
+    /// All of it. What a directory needs.
+    Everything,
+}
+
+struct Job {
+    fd: Arc<OwnedFd>,
+    scope: Scope,
+    done: OnSynced,
+}
+
+impl SyncThread {
+    /// Queues a sync of `fd`; `done` is called on the thread, or here when there is none.
+    pub(super) fn start(&self, fd: Arc<OwnedFd>, scope: Scope, done: OnSynced) {
+        let job = Job { fd, scope, done };
+        match self.jobs.get_or_init(start_thread) {
+            // Sending fails when an earlier `done` panicked and took the thread with it.
+            Some(jobs) => {
+                if let Err(unsent) = jobs.send(job) {
+                    unsent.0.run();
+                }
+            }
+            None => job.run(),
+        }
+    }
+}
+
+impl Job {
+    fn run(self) {
+        (self.done)(sync(&self.fd, self.scope));
+    }
+}
+
+fn start_thread() -> Option<Sender<Job>> {
+    let (sender, jobs) = channel::unbounded();
+    let thread = std::thread::Builder::new().name("staticfire-sync".to_owned());
+    thread.spawn(move || run(&jobs)).ok().map(|_| sender)
+}
+
+fn run(jobs: &Receiver<Job>) {
+    for job in jobs {
+        job.run();
+    }
+}
+
+/// Makes `fd` durable before returning.
+pub(super) fn sync(fd: &OwnedFd, scope: Scope) -> io::Result<()> {
+    let result = rustix::io::retry_on_intr(|| match scope {
+        #[cfg(not(target_vendor = "apple"))]
+        Scope::Bytes => rustix::fs::fdatasync(fd),
+        // Anything less leaves the bytes in the cache of the device.
+        #[cfg(target_vendor = "apple")]
+        Scope::Bytes => rustix::fs::fcntl_fullfsync(fd),
+        Scope::Everything => rustix::fs::fsync(fd),
+    });
+    Ok(result?)
+}
