@@ -2,3 +2,5 @@
 
 pub use staticfire_storage as storage;
 pub use staticfire_transport as transport;
+
+pub mod protocol;
