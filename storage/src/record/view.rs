@@ -88,6 +88,11 @@ impl Record {
                 }
             }
             None if crc == RecordCrc::Required => return Err(RecordError::RecordCrcMissing),
+            // RocketMQ takes a record whose last page did not reach the disk for whole when the
+            // page held only properties. No writer ends a property string with a zero byte.
+            None if self.properties().as_bytes().last() == Some(&0) => {
+                return Err(RecordError::PropertiesTorn);
+            }
             None => {}
         }
         Ok(())
@@ -429,6 +434,8 @@ pub enum RecordError {
     },
     /// The record carries no record CRC where every record must.
     RecordCrcMissing,
+    /// The properties of a record without record CRC end in zeros: they did not reach the disk.
+    PropertiesTorn,
     /// A record of another position: stale, or copied.
     Position {
         /// Where it says it is.
@@ -464,6 +471,7 @@ impl fmt::Display for RecordError {
                 write!(f, "record CRC is {found:08x}, should be {expected:08x}")
             }
             Self::RecordCrcMissing => f.write_str("the record CRC is missing"),
+            Self::PropertiesTorn => f.write_str("the properties end in zeros: they were not written out"),
             Self::Position { found, expected } => {
                 write!(f, "the record says it is at {found}, but is at {expected}")
             }

@@ -1,0 +1,7 @@
+//! Store directories written by RocketMQ 5.4.0, read here (see `tests/fixtures/README.md`).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, reason = "unpacking archives needs real files")]
+
+mod fixture;
+mod records;
