@@ -1,0 +1,263 @@
+//! All queues of a store, by topic and number.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::slots::{Slots, Unsynced};
+use super::{ConsumeQueue, Layout, QueueError};
+use crate::disk::{Directory, OnSynced};
+use crate::{PhysicalOffset, QueueId, TopicName};
+
+/// Sizes of queue files, and which topics have batch queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Entries of a file in `consumequeue/`, at least 1.
+    pub file_entries: u64,
+    /// Entries of a file in `batchconsumequeue/`, at least 1.
+    pub batch_file_entries: u64,
+    /// Topics whose new queues have one entry for each inner batch (`queue.type=BatchCQ`). A queue
+    /// with a folder in `batchconsumequeue/` has them anyway.
+    pub batch_topics: Vec<TopicName>,
+}
+
+impl Default for QueueOptions {
+    /// RocketMQ's sizes: 300,000 entries.
+    fn default() -> Self {
+        Self { file_entries: 300_000, batch_file_entries: 300_000, batch_topics: Vec::new() }
+    }
+}
+
+type Queues = BTreeMap<QueueId, Arc<ConsumeQueue>>;
+
+/// All queues of a store.
+#[derive(Debug)]
+pub struct QueueTable {
+    directory: Arc<dyn Directory>,
+    options: QueueOptions,
+    topics: RwLock<HashMap<TopicName, Queues>>,
+    /// The file or folder whose sync failed first.
+    unsyncable: Arc<OnceLock<String>>,
+}
+
+impl QueueTable {
+    /// A table without queues; nothing is read or written.
+    #[must_use]
+    pub fn new(directory: Arc<dyn Directory>, options: QueueOptions) -> Self {
+        let (topics, unsyncable) = (RwLock::default(), Arc::default());
+        Self { directory, options, topics, unsyncable }
+    }
+
+    /// The queue `id` of `topic`, if it exists.
+    #[must_use]
+    pub fn find(&self, topic: &str, id: QueueId) -> Option<Arc<ConsumeQueue>> {
+        self.read().get(topic)?.get(&id).cloned()
+    }
+
+    /// The queue `id` of `topic`. A new one is empty, starts at number 0, and touches the disk when
+    /// its first entry is written.
+    #[must_use]
+    pub fn find_or_create(&self, topic: &TopicName, id: QueueId) -> Arc<ConsumeQueue> {
+        if let Some(found) = self.find(topic.as_str(), id) {
+            return found;
+        }
+        let batch = self.options.batch_topics.contains(topic);
+        let layout = if batch { Layout::Batch } else { Layout::Single };
+        let mut topics = self.write();
+        let queues = topics.entry(topic.clone()).or_default();
+        let new = || Arc::new(ConsumeQueue::new(topic.clone(), id, self.slots(topic, id, layout)));
+        Arc::clone(queues.entry(id).or_insert_with(new))
+    }
+
+    fn slots(&self, topic: &TopicName, id: QueueId, layout: Layout) -> Slots {
+        let per_file = match layout {
+            Layout::Single => self.options.file_entries,
+            Layout::Batch => self.options.batch_file_entries,
+        };
+        let folder = format!("{}/{topic}/{}", layout.folder(), id.0);
+        Slots::new(Arc::clone(&self.directory), folder, layout, per_file)
+    }
+
+    /// All queues, by topic name and number.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<ConsumeQueue>> {
+        let mut all: Vec<_> = self.read().values().flat_map(BTreeMap::values).cloned().collect();
+        all.sort_by(|a, b| (a.topic(), a.id()).cmp(&(b.topic(), b.id())));
+        all
+    }
+
+    /// The queues of one topic, by number.
+    #[must_use]
+    pub fn of_topic(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
+        self.read().get(topic).map_or_else(Vec::new, |queues| queues.values().cloned().collect())
+    }
+
+    /// Names of all topics with queues, in order.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicName> {
+        let mut topics: Vec<_> = self.read().keys().cloned().collect();
+        topics.sort();
+        topics
+    }
+
+    /// Forgets the queues of `topic` and removes their files. Records stay in the log.
+    ///
+    /// # Errors
+    /// [`QueueError::Io`]; the queues are forgotten, some files are left.
+    pub fn remove_topic(&self, topic: &str) -> Result<(), QueueError> {
+        let queues = self.write().remove(topic).unwrap_or_default();
+        first_error(queues.values().map(|queue| queue.remove()))
+    }
+
+    /// Writes the entries that only memory holds. About once a second, before a sync, at close.
+    ///
+    /// # Errors
+    /// The first [`QueueError::Io`]; the other queues are written all the same.
+    pub fn write_pending(&self) -> Result<(), QueueError> {
+        first_error(self.all().iter().map(|queue| queue.write_pending()))
+    }
+
+    /// Follows the log whose oldest segment starts at `log_min` now: raises the minimum of each
+    /// queue and removes files that only hold older entries.
+    ///
+    /// # Errors
+    /// The first error; the other queues are treated all the same.
+    pub fn follow_min(&self, log_min: PhysicalOffset) -> Result<(), QueueError> {
+        first_error(self.all().iter().map(|queue| {
+            queue.correct_min(log_min)?;
+            queue.remove_old_files().map(|_| ())
+        }))
+    }
+
+    /// Drops the entries of all records at or behind `cut`, durably; see [`ConsumeQueue::truncate`].
+    ///
+    /// # Errors
+    /// The first error; the other queues are treated all the same.
+    pub fn truncate(&self, cut: PhysicalOffset) -> Result<(), QueueError> {
+        first_error(self.all().iter().map(|queue| queue.truncate(cut)))
+    }
+
+    /// Starts making durable what [`QueueTable::write_pending`] wrote; `done` is called once, when
+    /// all of it is or something failed. After a failure every later call fails too: what the disk
+    /// holds is only known after the store was reopened and the queues were rebuilt.
+    pub fn start_sync_all(&self, done: OnSynced) {
+        if let Some(path) = self.unsyncable.get() {
+            return done(Err(poisoned(path)));
+        }
+        let mut unsynced = Unsynced::default();
+        for queue in self.all() {
+            match queue.take_unsynced() {
+                Ok(more) => unsynced.add(more),
+                Err(error) => return self.fail(error, done),
+            }
+        }
+        let left = unsynced.files.len() + unsynced.folders.len();
+        let all = Arc::new(FanIn::new(left + 1, done, Arc::clone(&self.unsyncable)));
+        for (path, file) in unsynced.files {
+            file.start_sync(all.part(path));
+        }
+        for path in unsynced.folders {
+            self.directory.start_sync(&path.clone(), all.part(path));
+        }
+        all.finished(Ok(()));
+    }
+
+    /// Makes durable what was written, before returning; see [`QueueTable::start_sync_all`].
+    ///
+    /// # Errors
+    /// [`QueueError::Io`], or [`QueueError::Poisoned`] after an earlier failure.
+    pub fn sync_all(&self) -> Result<(), QueueError> {
+        if let Some(path) = self.unsyncable.get() {
+            return Err(QueueError::Poisoned { path: path.clone() });
+        }
+        let mut unsynced = Unsynced::default();
+        for queue in self.all() {
+            unsynced.add(queue.take_unsynced()?);
+        }
+        let failed = |path: String, error: io::Error| {
+            drop(self.unsyncable.set(path.clone()));
+            QueueError::Io { path, error }
+        };
+        for (path, file) in unsynced.files {
+            file.sync().map_err(|error| failed(path, error))?;
+        }
+        for path in unsynced.folders {
+            self.directory.sync(&path).map_err(|error| failed(path, error))?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: QueueError, done: OnSynced) {
+        let error = io::Error::other(error);
+        drop(self.unsyncable.set(error.to_string()));
+        done(Err(error));
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<TopicName, Queues>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<TopicName, Queues>> {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unsynced {
+    /// Takes what `more` has; a folder is synced once however many queues changed it.
+    fn add(&mut self, more: Self) {
+        self.files.extend(more.files);
+        self.folders.extend(more.folders);
+        self.folders.sort_unstable();
+        self.folders.dedup();
+    }
+}
+
+/// Waits for several syncs and then tells one listener.
+struct FanIn {
+    left: AtomicUsize,
+    error: Mutex<Option<io::Error>>,
+    done: Mutex<Option<OnSynced>>,
+    unsyncable: Arc<OnceLock<String>>,
+}
+
+impl FanIn {
+    fn new(left: usize, done: OnSynced, unsyncable: Arc<OnceLock<String>>) -> Self {
+        let (left, done) = (AtomicUsize::new(left), Mutex::new(Some(done)));
+        Self { left, error: Mutex::new(None), done, unsyncable }
+    }
+
+    fn part(self: &Arc<Self>, path: String) -> OnSynced {
+        let all = Arc::clone(self);
+        Box::new(move |result| {
+            if result.is_err() {
+                drop(all.unsyncable.set(path));
+            }
+            all.finished(result);
+        })
+    }
+
+    fn finished(&self, result: io::Result<()>) {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = result {
+            error.get_or_insert(e);
+        }
+        let error = if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            error.take().map_or(Ok(()), Err)
+        } else {
+            return;
+        };
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(done) = done {
+            done(error);
+        }
+    }
+}
+
+fn poisoned(path: &str) -> io::Error {
+    io::Error::other(QueueError::Poisoned { path: path.to_owned() })
+}
+
+fn first_error(results: impl Iterator<Item = Result<(), QueueError>>) -> Result<(), QueueError> {
+    results.fold(Ok(()), Result::and)
+}
