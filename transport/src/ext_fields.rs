@@ -24,6 +24,13 @@ struct Span {
     value_end: u32,
 }
 
+/// A field without its value.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    start: usize,
+    name_end: u32,
+}
+
 impl ExtFields {
     /// No fields.
     #[must_use]
@@ -50,17 +57,35 @@ impl ExtFields {
         self.close(name_end);
     }
 
-    /// Sets `name` to `value` unless there is such a field; false if there is.
-    #[allow(dead_code, reason = "the decoder is next")]
-    pub(crate) fn push_new(&mut self, name: &str, value: &str) -> bool {
-        if self.find(name).is_some() {
-            return false;
-        }
+    /// [`Self::push`] of a text, without the detour over formatting.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.remove(name);
         self.text.push_str(name);
         let name_end = self.end();
         self.text.push_str(value);
         self.close(name_end);
-        true
+    }
+
+    /// Begins a field that [`Self::finish`] or [`Self::abandon`] ends; `None` if there is one of
+    /// this name.
+    pub(crate) fn begin(&mut self, name: &str) -> Option<Begun> {
+        if self.find(name).is_some() {
+            return None;
+        }
+        let start = self.text.len();
+        self.text.push_str(name);
+        Some(Begun { start, name_end: self.end() })
+    }
+
+    /// Gives the field its value.
+    pub(crate) fn finish(&mut self, begun: Begun, value: &str) {
+        self.text.push_str(value);
+        self.close(begun.name_end);
+    }
+
+    /// Forgets the field.
+    pub(crate) fn abandon(&mut self, begun: Begun) {
+        self.text.truncate(begun.start);
     }
 
     fn end(&self) -> u32 {
@@ -111,7 +136,6 @@ impl ExtFields {
     }
 
     /// All names and values, one after the other.
-    #[allow(dead_code, reason = "the decoder is next")]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -179,7 +203,9 @@ mod tests {
         ext.push("b", 2);
         ext.push("a", "three");
         assert_eq!(ext.iter().collect::<Vec<_>>(), [("b", "2"), ("a", "three")]);
-        assert!(!ext.push_new("b", "again"));
+        assert!(ext.begin("b").is_none());
+        let begun = ext.begin("c").unwrap();
+        ext.abandon(begun);
         assert!(ext.remove("b") && !ext.remove("b"));
         assert_eq!((ext.get("a"), ext.get("b"), ext.len()), (Some("three"), None, 1));
     }

@@ -6,16 +6,24 @@
 //!                                 └──────> the Call that waits for this opaque
 //! ```
 
+mod calls;
 pub mod command;
 pub mod connection;
+mod driver;
+mod end;
 mod ext_fields;
 pub mod frame;
+mod limits;
+mod outbox;
 pub mod runtime;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 
 pub use command::{Body, Command, ExtFields, HeaderEncoding, Language};
 pub use connection::{
     Call, CallError, CloseReason, Connection, ConnectionEnd, ConnectionId, Listener, SendError, Service,
     Transport,
 };
-pub use frame::FrameError;
+pub use frame::{FrameDecoder, FrameError};
+pub use limits::Limits;
 pub use runtime::{BoxFuture, Monotonic, Runtime};
