@@ -168,6 +168,28 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// `StorageFull`, or the system's error. `Unsupported` file systems succeed without effect.
     fn allocate(&self, range: Range<u64>) -> io::Result<()>;
 
+    /// Makes the range read as zeros; as durable as a write of zeros, and cheap for long ranges.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_at`].
+    fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        self.write_zeros(range)
+    }
+
+    /// Writes zeros to the whole range: what `zero` does where the system knows nothing better.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_at`].
+    fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
+        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(ZEROS.len() as u64);
+            at += self.write_at(at, &ZEROS[..len as usize])? as u64;
+        }
+        Ok(())
+    }
+
     /// What `start_sync` does, on behalf of `site`. Implementations provide it, callers use
     /// `start_sync`, which knows its caller.
     fn start_sync_from(&self, site: SyncSite, done: OnSynced);

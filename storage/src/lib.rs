@@ -4,27 +4,53 @@
 
 pub mod batch;
 pub mod blank;
+pub mod checkpoint;
 pub mod checksum;
+mod chores;
 pub mod clock;
+mod combine;
 pub mod disk;
 pub mod dispatch;
+mod epochs;
+mod error;
+mod log;
+mod marks;
 pub mod message;
 pub mod message_id;
 pub mod name;
+mod open;
+mod options;
+mod planted;
 pub mod position;
 pub mod properties;
 pub mod queue;
+mod receipt;
 pub mod record;
+mod recovery;
+mod state;
+mod store;
 pub mod tag;
+mod threads;
 
 pub use clock::{Clock, SystemClock};
 pub use dispatch::{
     Arrival, DelayLevels, DispatchError, DispatchFact, DispatchRules, Dispatcher, LogItem, LogRecords,
     Observer,
 };
+pub use epochs::CutError;
+pub use error::{Failure, ReadError};
+pub use log::AppendError;
+pub use marks::{Durability, Marks, Outcome, Waiter};
 pub use message::{Message, MessageError};
 pub use message_id::MessageId;
 pub use name::{NameError, TopicName};
+pub use open::{OpenError, RecoveryReport};
+pub use options::{Background, Retention, StoreOptions};
+#[cfg(feature = "planted-bugs")]
+pub use planted::plant;
 pub use position::{Epoch, PhysicalOffset, Position, QueueId, QueueOffset};
 pub use queue::{Boundary, ConsumeQueue, QueueEntry, QueueError, QueueOptions, QueueTable};
+pub use receipt::{NotReached, Reached, Receipt};
 pub use record::{Record, RecordCrc, RecordError};
+pub use recovery::{Damage, LogRecovery, TailCut, WhatIsWrong};
+pub use store::{CloseError, Queue, Step, Store};

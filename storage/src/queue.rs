@@ -17,7 +17,9 @@
 mod entry;
 mod error;
 mod slots;
+mod stub;
 mod table;
+pub use stub::QueueRecovery;
 mod time;
 
 use std::fmt;

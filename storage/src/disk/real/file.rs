@@ -236,6 +236,20 @@ impl SegmentFile for RealFile {
         }
     }
 
+    fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        let len = range.end.saturating_sub(range.start);
+        check_writable(range.start, len, self.len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        let zero = || rustix::io::retry_on_intr(|| rustix::fs::fallocate(&*self.fd, flags, range.start, len));
+        match self.write_from(range.start, || zero().map(|()| 0)) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(range),
+            zeroed => zeroed.map(|_| ()),
+        }
+    }
+
     fn start_sync_from(&self, _site: SyncSite, done: OnSynced) {
         self.syncs.start(Arc::clone(&self.fd), Scope::Bytes, done);
     }

@@ -1,0 +1,132 @@
+//! Leadership periods: what replication does to a store (DESIGN D2, D5, §7).
+
+use std::fmt;
+use std::io;
+use std::sync::PoisonError;
+
+use crate::dispatch::{DispatchError, DispatchRules, number_undispatched};
+use crate::log::AppendError;
+use crate::queue::QueueError;
+use crate::{Epoch, PhysicalOffset, Store};
+
+/// Why a log could not be cut.
+#[derive(Debug)]
+pub enum CutError {
+    /// The log is not fenced, or reservations made before the fence are not written yet.
+    NotFenced,
+    /// The cut lies above the end of the log.
+    PastEnd {
+        /// Where the log ends.
+        end: PhysicalOffset,
+    },
+    /// The cut would take back what consumers may have seen. Nothing was changed; a human must look.
+    BelowConfirmed {
+        /// What was confirmed.
+        confirmed: PhysicalOffset,
+    },
+    /// The system's error. The cut was decided and is finished by the next open.
+    Io(io::Error),
+    /// The queues could not be cut; they are rebuilt by the next open.
+    Queue(QueueError),
+    /// The records between the queues' end and the cut could not be numbered.
+    Dispatch(DispatchError),
+}
+
+impl fmt::Display for CutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFenced => f.write_str("only a fenced log is cut"),
+            Self::PastEnd { end } => write!(f, "the log ends at {end}, before the cut"),
+            Self::BelowConfirmed { confirmed } => {
+                write!(f, "everything below {confirmed} was confirmed and is never cut")
+            }
+            Self::Io(error) => write!(f, "the cut was not finished: {error}; reopen the store"),
+            Self::Queue(error) => write!(f, "the queues were not cut: {error}; reopen the store"),
+            Self::Dispatch(error) => write!(f, "the queues were not numbered: {error}; reopen the store"),
+        }
+    }
+}
+
+impl std::error::Error for CutError {}
+
+impl Store {
+    /// Ends the current epoch: nothing is accepted any more, everybody who waits learns
+    /// [`crate::Outcome::Unknown`], and `epoch` is the current one.
+    ///
+    /// # Panics
+    /// When `epoch` is not above the current one.
+    pub fn fence(&self, epoch: Epoch) {
+        self.0.log.fence(epoch);
+    }
+
+    /// Where the fenced log ends; `None` while a reservation made before the fence is under way.
+    #[must_use]
+    pub fn final_end(&self) -> Option<PhysicalOffset> {
+        self.0.log.final_end()
+    }
+
+    /// Accepts appends in the epoch for which the log was fenced.
+    ///
+    /// # Errors
+    /// The records above `dispatched` could not be read, so their numbers are unknown.
+    pub fn open_epoch(&self) -> Result<(), DispatchError> {
+        self.number()?;
+        self.0.log.open_epoch();
+        Ok(())
+    }
+
+    /// Takes bytes that another node appended at `at`, the end of this fenced log. They may be cut
+    /// anywhere and may cross segments.
+    ///
+    /// # Errors
+    /// [`AppendError`]; `Fenced` when this log has its own producers or does not end at `at`.
+    pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
+        self.0.log.append_raw(at, bytes)?;
+        self.0.drive();
+        Ok(())
+    }
+
+    /// Says that everything below `end` can no longer be taken back, for a store opened with
+    /// [`crate::Durability::Confirmed`]. `end` is the end of a record or of a segment.
+    pub fn confirm(&self, epoch: Epoch, end: PhysicalOffset) {
+        self.0.log.marks.advance_confirmed(epoch, end);
+        self.0.drive();
+    }
+
+    /// Cuts the fenced log at `to`, the end of a record, durably. What stood above is kept in
+    /// `staticfire/orphans`; slices that were read from it never change.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub fn truncate(&self, to: PhysicalOffset) -> Result<(), CutError> {
+        let Some(end) = self.final_end() else { return Err(CutError::NotFenced) };
+        if to > end {
+            return Err(CutError::PastEnd { end });
+        }
+        let confirmed = self.marks().confirmed;
+        if to < confirmed {
+            return Err(CutError::BelowConfirmed { confirmed });
+        }
+        self.0.log.truncate(to, &mut self.0.state()).map_err(CutError::Io)?;
+        self.0.queues.truncate(to).map_err(CutError::Queue)?;
+        self.0.dispatcher().truncated(to);
+        self.number().map_err(CutError::Dispatch)
+    }
+
+    /// Gives every queue the number of its next message: what is readable, and then the records
+    /// that are not dispatched yet.
+    fn number(&self) -> Result<(), DispatchError> {
+        for queue in self.0.queues.all() {
+            queue.set_numbering(queue.max());
+        }
+        let marks = self.marks();
+        let rules = DispatchRules::default();
+        number_undispatched(&*self.0.log, &self.0.queues, &rules, marks.dispatched, marks.written)
+    }
+}
+
+impl crate::store::Inner {
+    fn dispatcher(&self) -> std::sync::MutexGuard<'_, crate::dispatch::Dispatcher> {
+        self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

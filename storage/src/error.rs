@@ -1,0 +1,116 @@
+//! What can go wrong with a store, in types that a program can act on.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::PhysicalOffset;
+use crate::record::RecordError;
+
+/// A write or flush failed, and the store takes nothing more until it is reopened (DESIGN D6).
+#[derive(Clone, Debug)]
+pub struct Failure {
+    what: FailedStep,
+    file: String,
+    at: Option<u64>,
+    error: Arc<io::Error>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FailedStep {
+    Write,
+    Flush,
+}
+
+impl Failure {
+    pub(crate) fn write(file: String, at: u64, error: io::Error) -> Self {
+        Self { what: FailedStep::Write, file, at: Some(at), error: Arc::new(error) }
+    }
+
+    pub(crate) fn flush(file: String, error: io::Error) -> Self {
+        Self { what: FailedStep::Flush, file, at: None, error: Arc::new(error) }
+    }
+
+    /// The kind of the system's error.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.error.kind()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, error, .. } = self;
+        match (self.what, self.at) {
+            (FailedStep::Write, Some(at)) => write!(f, "{file}: writing at byte {at} failed: {error}")?,
+            _ => write!(f, "{file}: flushing failed: {error}")?,
+        }
+        f.write_str("; what was not flushed may be lost, reopen the store to find out")
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug)]
+pub enum ReadError {
+    /// The position was removed by retention or was never written.
+    OutOfRange {
+        /// The position asked for.
+        at: PhysicalOffset,
+        /// Start of the oldest kept segment.
+        min: PhysicalOffset,
+        /// End of what is written.
+        end: PhysicalOffset,
+    },
+    /// No record starts there.
+    NoRecord {
+        /// The position asked for.
+        at: PhysicalOffset,
+    },
+    /// The record is damaged; it is neither served nor skipped.
+    Damaged {
+        /// Where the record starts.
+        at: PhysicalOffset,
+        /// What is wrong with it.
+        error: RecordError,
+    },
+    /// A consume queue cannot answer.
+    Queue(Arc<crate::queue::QueueError>),
+    /// The system's error.
+    Io {
+        /// The position asked for.
+        at: PhysicalOffset,
+        /// What the system said.
+        error: Arc<io::Error>,
+    },
+}
+
+impl ReadError {
+    pub(crate) fn io(at: PhysicalOffset, error: &io::Error) -> Self {
+        Self::Io { at, error: Arc::new(io::Error::new(error.kind(), error.to_string())) }
+    }
+
+    pub(crate) const fn damaged(at: PhysicalOffset, error: RecordError) -> Self {
+        Self::Damaged { at, error }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange { at, min, end } => {
+                write!(f, "the log holds {min} to {end}, and {at} was asked for")
+            }
+            Self::NoRecord { at } => write!(f, "no record starts at {at}"),
+            Self::Damaged { at, error } => write!(
+                f,
+                "the record at {at} is damaged: {error}; `staticfire store verify` lists all damage"
+            ),
+            Self::Queue(error) => error.fmt(f),
+            Self::Io { at, error } => write!(f, "reading the log at {at} failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}

@@ -1,0 +1,251 @@
+//! The commit log: one byte sequence shared by all topics.
+//!
+//! ```text
+//!   append ── reserve ── fill ── publish ──> slots ── write ──> file ── sync ──> stable storage
+//!             (lock)             (lock)              one pwritev        started, completes later
+//!                                                    for all published
+//! ```
+//!
+//! Reserving numbers a record and takes its range; filling patches the numbers into the encoded
+//! record and seals it with its checksum, outside the lock; publishing hands it to the writer.
+//! Whoever finds the writer idle writes everything published (DESIGN D5). No I/O happens under the
+//! lock of the head.
+
+mod append;
+pub(crate) mod cut;
+mod flush;
+mod retention;
+pub(crate) mod segments;
+mod write;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::combine::Combiner;
+use crate::disk::Directory;
+use crate::dispatch::{LogItem, LogRecords};
+use crate::error::{Failure, ReadError};
+use crate::marks::{Confirm, Generation, Marks, Watermarks};
+use crate::record::{Record, RecordCrc, Scanned, next_at};
+use crate::recovery::Damage;
+use crate::{Clock, Epoch, PhysicalOffset};
+
+pub use append::AppendError;
+pub(crate) use append::{Placed, Staged};
+use segments::Segments;
+
+/// What the log needs to know; the rest of the store's options is none of its business.
+#[derive(Clone, Debug)]
+pub(crate) struct LogOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) store_host: std::net::SocketAddr,
+    /// Bytes reserved and not yet written, at most; more is refused before it is written.
+    pub(crate) staged_bytes_max: u64,
+    pub(crate) confirm: Confirm,
+    /// Every record from here on carries its own checksum.
+    pub(crate) sealed_from: PhysicalOffset,
+    /// Ranges that recovery found unreadable and kept.
+    pub(crate) damaged: Vec<Damage>,
+}
+
+/// The commit log. Shared by everybody who appends, writes, flushes and reads.
+pub(crate) struct CommitLog {
+    directory: Arc<dyn Directory>,
+    clock: Arc<dyn Clock>,
+    options: LogOptions,
+    pub(crate) marks: Watermarks,
+    pub(crate) segments: Segments,
+    head: Mutex<Head>,
+    /// Only one thread creates the next segment.
+    rolling: Mutex<()>,
+    writer: Combiner,
+    flush: Mutex<flush::Flush>,
+    buffers: ArrayQueue<Vec<u8>>,
+    failure: OnceLock<Failure>,
+}
+
+/// Where the next record goes, and what was reserved and not yet written.
+pub(crate) struct Head {
+    /// False between `fence` and `open_epoch`.
+    accepting: bool,
+    epoch: Epoch,
+    /// End of everything reserved.
+    end: PhysicalOffset,
+    /// Store time of the newest record; the next one is not older.
+    store_ms: i64,
+    /// Reserved ranges, oldest first, until the writer takes them.
+    slots: VecDeque<Slot>,
+    /// Number of the first slot; reservations name theirs by number.
+    first_slot: u64,
+    /// Slots from the front that were published.
+    published: usize,
+    /// Bytes in `slots`.
+    staged: u64,
+}
+
+/// One reserved range; `bytes` is there once it was published. A range longer than its bytes is
+/// the blank at the end of a segment, whose rest stays zero.
+struct Slot {
+    start: PhysicalOffset,
+    len: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+impl CommitLog {
+    /// A log that ends at `marks.appended`, with the segments found by recovery.
+    pub(crate) fn new(
+        directory: Arc<dyn Directory>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+        found: Vec<segments::Segment>,
+        marks: Marks,
+        store_ms: i64,
+    ) -> Self {
+        let segments = Segments::new(Arc::clone(&directory), options.segment_bytes, found);
+        Self {
+            directory,
+            clock,
+            segments,
+            marks: Watermarks::new(marks, options.confirm),
+            head: Mutex::new(Head {
+                accepting: true,
+                epoch: marks.epoch,
+                end: marks.appended,
+                store_ms,
+                slots: VecDeque::new(),
+                first_slot: 0,
+                published: 0,
+                staged: 0,
+            }),
+            rolling: Mutex::new(()),
+            writer: Combiner::default(),
+            flush: Mutex::default(),
+            buffers: ArrayQueue::new(64),
+            failure: OnceLock::new(),
+            options,
+        }
+    }
+
+    /// Why the log takes nothing more, if so.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    /// Nothing is accepted, written or counted as flushed from here on (DESIGN D6): the kernel
+    /// reports a failed write-back once and drops the pages, so only reading the file again, at
+    /// the next open, can tell what it holds.
+    fn fail(&self, failure: Failure) {
+        drop(self.failure.set(failure));
+        self.marks.fail();
+    }
+
+    /// The record at `at`, checked.
+    ///
+    /// # Errors
+    /// [`ReadError`] says whether the position is out of range, not a record, or damaged.
+    pub(crate) fn record(&self, at: PhysicalOffset) -> Result<Record, ReadError> {
+        match self.next(at)? {
+            Next::Record(record) => Ok(record),
+            Next::Segment(_) | Next::End => Err(ReadError::NoRecord { at }),
+        }
+    }
+
+    /// The record of `size` bytes at `at`, as a queue entry names it.
+    ///
+    /// # Errors
+    /// As [`CommitLog::record`]; also when the record there has another size.
+    pub(crate) fn record_of_size(&self, at: PhysicalOffset, size: u32) -> Result<Record, ReadError> {
+        let end = self.in_range(at)?;
+        if at.after(u64::from(size)) > end {
+            return Err(ReadError::OutOfRange { at, min: self.marks.snapshot().min, end });
+        }
+        let bytes = self.segments.read(at.0..at.0 + u64::from(size));
+        let bytes = bytes.ok_or(ReadError::NoRecord { at })?.map_err(|error| ReadError::io(at, &error))?;
+        Record::parse(bytes, at, self.crc(at)).map_err(|error| ReadError::damaged(at, error))
+    }
+
+    /// What stands at `at`.
+    ///
+    /// # Errors
+    /// As [`CommitLog::record`].
+    pub(crate) fn next(&self, at: PhysicalOffset) -> Result<Next, ReadError> {
+        if at == self.marks.written() {
+            return Ok(Next::End);
+        }
+        let end = self.in_range(at)?;
+        let segment = self.segments.find(at).ok_or(ReadError::NoRecord { at })?;
+        let readable = end.min(segment.end()).0 - segment.start.0;
+        let from = at.0 - segment.start.0;
+        let bytes = segment.file.read(from..readable).map_err(|error| ReadError::io(at, &error))?;
+        match next_at(&bytes) {
+            Scanned::Record { len } => {
+                let record = Record::parse(bytes.slice(..len as usize), at, self.crc(at));
+                Ok(Next::Record(record.map_err(|error| ReadError::damaged(at, error))?))
+            }
+            Scanned::Blank { .. } => Ok(Next::Segment(self.segment_end(at))),
+            Scanned::Nothing => Err(ReadError::NoRecord { at }),
+            Scanned::Damaged(error) => Err(ReadError::damaged(at, error)),
+        }
+    }
+
+    fn segment_end(&self, at: PhysicalOffset) -> PhysicalOffset {
+        PhysicalOffset((at.0 / self.options.segment_bytes + 1) * self.options.segment_bytes)
+    }
+
+    /// The end of what can be read, if `at` lies before it and was not removed.
+    fn in_range(&self, at: PhysicalOffset) -> Result<PhysicalOffset, ReadError> {
+        let end = self.marks.written();
+        if at < end && self.segments.find(at).is_some() {
+            return Ok(end);
+        }
+        Err(ReadError::OutOfRange { at, min: self.marks.snapshot().min, end })
+    }
+
+    fn crc(&self, at: PhysicalOffset) -> RecordCrc {
+        if at >= self.options.sealed_from { RecordCrc::Required } else { RecordCrc::IfPresent }
+    }
+
+    pub(crate) fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogRecords for CommitLog {
+    fn item(&self, at: PhysicalOffset) -> Result<LogItem, Box<dyn std::error::Error + Send + Sync>> {
+        if let Some(damage) = self.options.damaged.iter().find(|damage| damage.from <= at && at < damage.to) {
+            return Ok(LogItem::SkipTo(damage.to));
+        }
+        Ok(match self.next(at)? {
+            Next::Record(record) => LogItem::Record(record),
+            Next::Segment(start) => LogItem::SkipTo(start),
+            Next::End => LogItem::End,
+        })
+    }
+}
+
+/// What stands at a position of the log.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A whole record.
+    Record(Record),
+    /// The blank at the end of a segment; the next record starts at the position given.
+    Segment(PhysicalOffset),
+    /// Nothing yet.
+    End,
+}
+
+impl fmt::Debug for CommitLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitLog")
+            .field("directory", &self.directory)
+            .field("marks", &self.marks)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a started flush covers.
+pub(crate) type Covered = (Generation, PhysicalOffset);

@@ -1,0 +1,259 @@
+//! Ending an epoch, copying another node's bytes, and cutting the log (DESIGN D2, D5).
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use super::segments::{FOLDER, Segment, path};
+use super::{CommitLog, Slot};
+use crate::disk::{Directory, SegmentFile, write_all_at};
+use crate::log::AppendError;
+use crate::state::{self, Cut, StateFile};
+use crate::{Epoch, PhysicalOffset};
+
+/// Where cut ranges are kept, one file each: `<epoch>-<offset>`, the range's bytes at their place
+/// in the segment.
+pub(crate) const ORPHANS: &str = "staticfire/orphans";
+/// Where the kept prefix of a segment is copied before it takes the segment's name.
+const REPLACEMENT: &str = "staticfire/replacement";
+/// Bytes copied at a time.
+const COPY_BYTES: u64 = 1 << 20;
+
+impl CommitLog {
+    /// Ends the current epoch: from here on nothing is accepted, everybody who still waits learns
+    /// [`crate::Outcome::Unknown`], and `epoch` is the current one. Reservations made before and
+    /// not yet published still belong to the log; [`CommitLog::final_end`] waits for them.
+    ///
+    /// # Panics
+    /// When `epoch` is not above the current one.
+    pub(crate) fn fence(&self, epoch: Epoch) {
+        let mut head = self.head();
+        head.accepting = false;
+        head.epoch = epoch;
+        self.marks.begin_epoch(epoch);
+    }
+
+    /// Where the fenced log ends, once every reservation was published and written.
+    pub(crate) fn final_end(&self) -> Option<PhysicalOffset> {
+        self.write();
+        let head = self.head();
+        (head.slots.is_empty() && head.end == self.marks.written()).then_some(head.end)
+    }
+
+    /// Accepts appends in the epoch for which the log was fenced.
+    pub(crate) fn open_epoch(&self) {
+        self.head().accepting = true;
+    }
+
+    /// Takes bytes that another node appended at `at`, which must be the end of this log. They may
+    /// be cut anywhere; a range may cross segments. Nothing is numbered and nothing is checked:
+    /// the caller has checked the frame, and dispatch reads every record.
+    ///
+    /// # Errors
+    /// [`AppendError`]; [`AppendError::Fenced`] when the log is not fenced (it has its own
+    /// producers then) or does not end at `at`.
+    pub(crate) fn append_raw(&self, at: PhysicalOffset, mut bytes: &[u8]) -> Result<(), AppendError> {
+        while !bytes.is_empty() {
+            let end = self.head().end;
+            self.create_missing_segment(end)?;
+            let mut head = self.head();
+            if head.accepting || head.end != end || end < at {
+                return Err(AppendError::Fenced { epoch: head.epoch });
+            }
+            if let Some(failure) = self.failure() {
+                return Err(AppendError::Failed(failure.clone()));
+            }
+            let segment = self.options.segment_bytes;
+            let room = usize::try_from(segment - end.0 % segment).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            let len = now.len() as u64;
+            head.slots.push_back(Slot { start: end, len, bytes: Some(now.to_vec()) });
+            head.staged += len;
+            head.end = end.after(len);
+            let end = head.extend_published();
+            self.marks.appended(end);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Cuts the fenced log at `to`, the end of a record, keeping what stood above as an orphan.
+    /// Durable when it returns. The caller has made sure that nothing reads queues above `to`.
+    ///
+    /// # Errors
+    /// The system's error; the cut is then finished by the next open, and the log has failed.
+    ///
+    /// # Panics
+    /// When the log is not fenced, or `to` lies below `confirmed`.
+    pub(crate) fn truncate(&self, to: PhysicalOffset, file: &mut StateFile) -> io::Result<()> {
+        let epoch = {
+            let head = self.head();
+            assert!(!head.accepting && head.slots.is_empty(), "only a fenced and written log is cut");
+            assert!(to >= self.marks.confirmed(), "a cut at {to} would take back confirmed bytes");
+            head.epoch
+        };
+        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = Cut { end: to, epoch };
+        let mut state = file.state();
+        state.cut = Some(cut);
+        state.durable = state.durable.min(to);
+        state.queues_complete = state.queues_complete.min(to);
+        file.write(state)?;
+        let kept = finish_cut(&*self.directory, &self.segments.all(), cut, self.options.segment_bytes)?;
+        file.write(state::State { cut: None, ..state })?;
+        for segment in self.segments.all().into_iter().filter(|segment| segment.end() > to) {
+            self.segments.forget(segment.start);
+        }
+        kept.into_iter().for_each(|segment| self.segments.insert(segment));
+        self.head().end = to;
+        self.marks.cut(to);
+        Ok(())
+    }
+
+    fn create_missing_segment(&self, at: PhysicalOffset) -> Result<(), AppendError> {
+        match self.segments.find(at) {
+            Some(_) => Ok(()),
+            None => self.create_segment(PhysicalOffset(
+                at.0 / self.options.segment_bytes * self.options.segment_bytes,
+            )),
+        }
+    }
+}
+
+/// Carries a decided cut out, from whatever point an earlier attempt reached: moves later segments
+/// to the orphans, newest first, and replaces the segment that holds the end by a fresh file with
+/// the kept prefix, so that slices handed out from the old one never change. Gives the fresh one.
+pub(crate) fn finish_cut(
+    directory: &dyn Directory,
+    segments: &[Segment],
+    cut: Cut,
+    segment_bytes: u64,
+) -> io::Result<Option<Segment>> {
+    make_orphans(directory)?;
+    for segment in segments.iter().rev().filter(|segment| segment.start >= cut.end) {
+        directory.rename(&path(segment.start), &orphan(cut.epoch, segment.start))?;
+    }
+    let holds_end = |segment: &&Segment| segment.start < cut.end && cut.end < segment.end();
+    let replaced = match segments.iter().find(holds_end) {
+        Some(segment) => Some(replace(directory, segment, cut, segment_bytes)?),
+        None => None,
+    };
+    directory.sync(FOLDER)?;
+    directory.sync(ORPHANS)?;
+    directory.sync(state::FOLDER)?;
+    Ok(replaced)
+}
+
+/// The folder's own name must be durable before an orphan is the only copy of anything.
+fn make_orphans(directory: &dyn Directory) -> io::Result<()> {
+    directory.make_directory(ORPHANS)?;
+    directory.sync(state::FOLDER)?;
+    directory.sync("")
+}
+
+fn replace(directory: &dyn Directory, old: &Segment, cut: Cut, segment_bytes: u64) -> io::Result<Segment> {
+    let fresh = prefix(directory, old, cut.end.0 - old.start.0, segment_bytes)?;
+    let orphan = orphan(cut.epoch, cut.end);
+    match directory.link(&path(old.start), &orphan) {
+        // An earlier attempt got this far: the orphan is the old file, or the cut was already done
+        // and the segment is its own prefix.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked?,
+    }
+    directory.sync(ORPHANS)?;
+    directory.rename(REPLACEMENT, &path(old.start))?;
+    Ok(Segment { start: old.start, file: fresh })
+}
+
+/// Gives a segment whose file is too short its whole length, with zeros behind what it holds.
+pub(crate) fn lengthen(directory: &dyn Directory, old: &Segment, segment_bytes: u64) -> io::Result<Segment> {
+    directory.make_directory(state::FOLDER)?;
+    let fresh = prefix(directory, old, old.file.len(), segment_bytes)?;
+    directory.rename(REPLACEMENT, &path(old.start))?;
+    directory.sync(FOLDER)?;
+    Ok(Segment { start: old.start, file: fresh })
+}
+
+/// A fresh file with the first `len` bytes of `old`, durable but for its name.
+fn prefix(
+    directory: &dyn Directory,
+    old: &Segment,
+    len: u64,
+    segment_bytes: u64,
+) -> io::Result<Arc<dyn SegmentFile>> {
+    remove_if_there(directory, REPLACEMENT)?;
+    let fresh = directory.create(REPLACEMENT, segment_bytes)?;
+    fresh.allocate(0..segment_bytes)?;
+    copy(&*old.file, &*fresh, 0..len)?;
+    fresh.sync()?;
+    Ok(fresh)
+}
+
+/// Copies a range from one file to the same place in another, or writes it again in the same one.
+pub(crate) fn copy(from: &dyn SegmentFile, to: &dyn SegmentFile, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    let mut buffer = vec![0; COPY_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    while at < range.end {
+        let next = (at + COPY_BYTES).min(range.end);
+        from.read_into(at, &mut buffer[..(next - at) as usize])?;
+        write_all_at(to, at, &buffer[..(next - at) as usize])?;
+        at = next;
+    }
+    Ok(())
+}
+
+/// Takes whole segments out of the log, newest first: kept as orphans where they hold anything
+/// below `holding`, removed where they were only made ahead of time.
+pub(crate) fn move_to_orphans(
+    directory: &dyn Directory,
+    segments: &[Segment],
+    epoch: Epoch,
+    holding: Option<PhysicalOffset>,
+) -> io::Result<()> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    make_orphans(directory)?;
+    for segment in segments.iter().rev() {
+        if holding.is_some_and(|end| segment.start < end) {
+            directory.rename(&path(segment.start), &orphan(epoch, segment.start))?;
+        } else {
+            directory.remove(&path(segment.start))?;
+        }
+    }
+    directory.sync(ORPHANS)?;
+    directory.sync(FOLDER)
+}
+
+fn remove_if_there(directory: &dyn Directory, path: &str) -> io::Result<()> {
+    match directory.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn orphan(epoch: Epoch, at: PhysicalOffset) -> String {
+    format!("{ORPHANS}/{epoch:020}-{at:020}", epoch = epoch.0, at = at.0)
+}
+
+/// Keeps a copy of the bytes in `range` of `segment` as an orphan, for damage found at the tail.
+pub(crate) fn keep_orphan(
+    directory: &dyn Directory,
+    segment: &Segment,
+    range: Range<u64>,
+    epoch: Epoch,
+) -> io::Result<()> {
+    make_orphans(directory)?;
+    let path = orphan(epoch, PhysicalOffset(segment.start.0 + range.start));
+    remove_if_there(directory, &path)?;
+    let len = range.end - range.start;
+    let file: Arc<dyn SegmentFile> = directory.create(&path, len)?;
+    let mut at = 0;
+    while at < len {
+        let next = (at + COPY_BYTES).min(len);
+        write_all_at(&*file, at, &segment.file.read(range.start + at..range.start + next)?)?;
+        at = next;
+    }
+    file.sync()?;
+    directory.sync(ORPHANS)
+}

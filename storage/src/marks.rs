@@ -1,0 +1,315 @@
+//! The marks of the log, and everything that waits for one of them (DESIGN D2).
+//!
+//! One place keeps all marks, and one lock orders every move of a mark with every registration of
+//! a waiter, so that a wake-up cannot be lost. A waiter names the epoch in which its bytes were
+//! appended: a fence or a cut completes every waiter above it as [`Outcome::Unknown`] before any
+//! mark moves again, so that other bytes at the same position never become somebody's OK.
+//!
+//! ```text
+//!   min ≤ dispatched ≤ confirmed ≤ written ≤ appended        flushed ≤ written
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::planted::planted;
+use crate::{Epoch, PhysicalOffset, Position};
+
+/// How far a record must have got before it counts as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// The operating system has it: survives a killed process, **not** a power cut, which may take
+    /// everything written since the last flush (by default up to 0.5 s).
+    Written,
+    /// On stable storage: survives a power cut.
+    Flushed,
+    /// Consumers may see it, and no failover takes it back.
+    Confirmed,
+}
+
+/// What became of the bytes somebody waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They got there.
+    Reached,
+    /// The epoch ended first: the bytes may or may not survive.
+    Unknown,
+    /// The store failed to write or flush and takes nothing more until it is reopened. The bytes
+    /// may or may not be found then.
+    Failed,
+}
+
+/// Called once with the outcome, on the thread or step that settled it. Must not block.
+pub type Waiter = Box<dyn FnOnce(Outcome) + Send>;
+
+/// How far the log has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The current leadership period.
+    pub epoch: Epoch,
+    /// Start of the oldest kept segment.
+    pub min: PhysicalOffset,
+    /// End of what was numbered and copied.
+    pub appended: PhysicalOffset,
+    /// End of what the operating system has.
+    pub written: PhysicalOffset,
+    /// End of what survives a power cut.
+    pub flushed: PhysicalOffset,
+    /// End of what consumers may see.
+    pub confirmed: PhysicalOffset,
+    /// End of what the consume queues hold.
+    pub dispatched: PhysicalOffset,
+}
+
+impl Marks {
+    /// Checks the order of the marks.
+    ///
+    /// # Panics
+    /// When the order is broken: the store then stops rather than go on with a wrong promise.
+    pub fn check(&self) {
+        assert!(self.written <= self.appended, "wrote bytes that were never appended: {self:?}");
+        assert!(self.flushed <= self.written, "flushed past what was written: {self:?}");
+        assert!(self.confirmed <= self.written, "confirmed bytes that nobody can read: {self:?}");
+        assert!(self.dispatched <= self.confirmed, "showed what failover may take back: {self:?}");
+    }
+}
+
+/// What moves `confirmed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// It follows `written` or `flushed` of this store alone.
+    Local(Durability),
+    /// Replication says so.
+    External,
+}
+
+/// Counts cuts: a completion that was started before a cut says nothing about the log after it.
+pub(crate) type Generation = u64;
+
+/// The marks and their waiters.
+#[derive(Debug)]
+pub(crate) struct Watermarks {
+    state: Mutex<State>,
+    /// Copies for readers that need one number without the lock; written under it.
+    written: AtomicU64,
+    confirmed: AtomicU64,
+    confirm: Confirm,
+}
+
+struct State {
+    marks: Marks,
+    generation: Generation,
+    failed: bool,
+    /// One first-in-first-out line for each [`Durability`].
+    lines: [VecDeque<(PhysicalOffset, Waiter)>; 3],
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let waiting: usize = self.lines.iter().map(VecDeque::len).sum();
+        f.debug_struct("State").field("marks", &self.marks).field("waiting", &waiting).finish_non_exhaustive()
+    }
+}
+
+impl Watermarks {
+    pub(crate) fn new(marks: Marks, confirm: Confirm) -> Self {
+        marks.check();
+        Self {
+            written: AtomicU64::new(marks.written.0),
+            confirmed: AtomicU64::new(marks.confirmed.0),
+            state: Mutex::new(State { marks, generation: 0, failed: false, lines: Default::default() }),
+            confirm,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Marks {
+        self.lock().marks
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.lock().generation
+    }
+
+    pub(crate) fn written(&self) -> PhysicalOffset {
+        PhysicalOffset(self.written.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn confirmed(&self) -> PhysicalOffset {
+        PhysicalOffset(self.confirmed.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn appended(&self, end: PhysicalOffset) {
+        let mut state = self.lock();
+        assert!(end >= state.marks.appended, "the log shrank without a cut: {end} in {state:?}");
+        state.marks.appended = end;
+    }
+
+    /// Bytes below `end` are with the operating system.
+    pub(crate) fn advance_written(&self, end: PhysicalOffset) {
+        let mut state = self.lock();
+        if state.failed {
+            return;
+        }
+        state.marks.written = end;
+        if self.confirm == Confirm::Local(Durability::Written) {
+            state.marks.confirmed = end;
+        }
+        self.settle(state);
+    }
+
+    /// A flush that started in `generation` with everything below `end` written has succeeded.
+    /// False when a cut came in between: the flush then proves nothing.
+    pub(crate) fn advance_flushed(&self, generation: Generation, end: PhysicalOffset) -> bool {
+        let mut state = self.lock();
+        let stale = generation != state.generation && !planted("flush-after-cut");
+        if stale || state.failed {
+            return false;
+        }
+        if end > state.marks.flushed {
+            state.marks.flushed = end;
+            if self.confirm == Confirm::Local(Durability::Flushed) {
+                state.marks.confirmed = state.marks.confirmed.max(end);
+            }
+            self.settle(state);
+        }
+        true
+    }
+
+    /// Replication says that bytes below `end` can no longer be taken back. Never past `written`.
+    pub(crate) fn advance_confirmed(&self, epoch: Epoch, end: PhysicalOffset) {
+        let mut state = self.lock();
+        if state.failed || epoch != state.marks.epoch {
+            return;
+        }
+        state.marks.confirmed = state.marks.confirmed.max(end.min(state.marks.written));
+        self.settle(state);
+    }
+
+    pub(crate) fn advance_dispatched(&self, end: PhysicalOffset) {
+        let mut state = self.lock();
+        state.marks.dispatched = state.marks.dispatched.max(end);
+        state.marks.check();
+    }
+
+    pub(crate) fn advance_min(&self, min: PhysicalOffset) {
+        let mut state = self.lock();
+        state.marks.min = state.marks.min.max(min);
+    }
+
+    /// Calls `waiter` when `mark` has reached `position`, or with the reason why it never will.
+    pub(crate) fn when(&self, mark: Durability, position: Position, waiter: Waiter) {
+        let mut state = self.lock();
+        let current = position.epoch == state.marks.epoch || planted("any-epoch");
+        let outcome = if !current {
+            Outcome::Unknown
+        } else if state.mark(mark) >= position.end {
+            Outcome::Reached
+        } else if state.failed {
+            Outcome::Failed
+        } else {
+            state.line(mark).insert_in_order(position.end, waiter);
+            return;
+        };
+        drop(state);
+        waiter(outcome);
+    }
+
+    /// Ends the epoch: everybody who still waits gets [`Outcome::Unknown`].
+    pub(crate) fn begin_epoch(&self, epoch: Epoch) {
+        let mut state = self.lock();
+        assert!(epoch > state.marks.epoch, "epochs only grow: {epoch} after {state:?}");
+        state.marks.epoch = epoch;
+        if !planted("any-epoch") {
+            Self::settle_all(state, Outcome::Unknown);
+        }
+    }
+
+    /// The log now ends at `end`. Everything that counted bytes above it is undone.
+    pub(crate) fn cut(&self, end: PhysicalOffset) {
+        let mut state = self.lock();
+        state.generation += 1;
+        let marks = &mut state.marks;
+        assert!(end >= marks.confirmed, "cut below what consumers may have seen: {end} in {marks:?}");
+        marks.appended = end;
+        marks.written = marks.written.min(end);
+        marks.flushed = marks.flushed.min(end);
+        self.written.store(marks.written.0, Ordering::Release);
+        Self::settle_all(state, Outcome::Unknown);
+    }
+
+    /// After a failed write or flush: no mark moves again, and nobody waits in vain.
+    pub(crate) fn fail(&self) {
+        let mut state = self.lock();
+        state.failed = true;
+        Self::settle_all(state, Outcome::Failed);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    /// True when somebody waits for a flush that the store would not do by itself.
+    pub(crate) fn flush_wanted(&self) -> bool {
+        let mut state = self.lock();
+        self.confirm == Confirm::Local(Durability::Flushed) || !state.line(Durability::Flushed).is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock is a broken invariant; the marks are still the best knowledge.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the marks and wakes, without the lock, everybody whose mark was reached.
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        state.marks.check();
+        self.written.store(state.marks.written.0, Ordering::Release);
+        self.confirmed.store(state.marks.confirmed.0, Ordering::Release);
+        let mut ready = Vec::new();
+        for mark in [Durability::Written, Durability::Flushed, Durability::Confirmed] {
+            let reached = state.mark(mark);
+            let line = state.line(mark);
+            while line.front().is_some_and(|(end, _)| *end <= reached) {
+                ready.extend(line.pop_front().map(|(_, waiter)| waiter));
+            }
+        }
+        drop(state);
+        ready.into_iter().for_each(|waiter| waiter(Outcome::Reached));
+    }
+
+    fn settle_all(mut state: MutexGuard<'_, State>, outcome: Outcome) {
+        let lines = std::mem::take(&mut state.lines);
+        drop(state);
+        lines.into_iter().flatten().for_each(|(_, waiter)| waiter(outcome));
+    }
+}
+
+impl State {
+    fn mark(&self, mark: Durability) -> PhysicalOffset {
+        match mark {
+            Durability::Written => self.marks.written,
+            Durability::Flushed => self.marks.flushed,
+            Durability::Confirmed => self.marks.confirmed,
+        }
+    }
+
+    fn line(&mut self, mark: Durability) -> &mut VecDeque<(PhysicalOffset, Waiter)> {
+        match mark {
+            Durability::Written => &mut self.lines[0],
+            Durability::Flushed => &mut self.lines[1],
+            Durability::Confirmed => &mut self.lines[2],
+        }
+    }
+}
+
+trait InsertInOrder {
+    fn insert_in_order(&mut self, end: PhysicalOffset, waiter: Waiter);
+}
+
+impl InsertInOrder for VecDeque<(PhysicalOffset, Waiter)> {
+    /// Registrations come almost in order of position, so the place is at or near the back.
+    fn insert_in_order(&mut self, end: PhysicalOffset, waiter: Waiter) {
+        let later = self.iter().rev().take_while(|(other, _)| *other > end).count();
+        self.insert(self.len() - later, (end, waiter));
+    }
+}

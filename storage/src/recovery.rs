@@ -1,0 +1,427 @@
+//! Opening a log: where it ends, and what is wrong with it (DESIGN D5, D6; invariants I4, I5, I7).
+//!
+//! Bytes below the durable mark were flushed. Damage there is never cut: it is left where it is,
+//! reported, and never served. Above it the first place that holds no valid record is a torn tail:
+//! the log ends there, whatever follows is kept as an orphan, and zeros are made durable up to the
+//! end of the segment, so that nothing stale can be taken for a record after another crash.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::checkpoint::Checkpoint;
+use crate::disk::{Directory, EntryKind};
+use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans};
+use crate::log::segments::{FOLDER, Segment, path};
+use crate::planted::planted;
+use crate::record::{MAGIC_V1, MAGIC_V2, Record, RecordCrc, RecordError, Scanned, next_at};
+use crate::state::State;
+use crate::{OpenError, PhysicalOffset};
+
+/// The log as recovery left it.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) min: PhysicalOffset,
+    pub(crate) end: PhysicalOffset,
+    /// Store time of the newest record read, in ms.
+    pub(crate) store_ms: i64,
+}
+
+/// What opening the log found and did.
+#[derive(Clone, Debug, Default)]
+pub struct LogRecovery {
+    /// The last process closed the store properly.
+    pub clean: bool,
+    /// Start of the oldest segment.
+    pub min: PhysicalOffset,
+    /// Where the log ends.
+    pub end: PhysicalOffset,
+    /// Where reading began: everything before was trusted to an earlier flush.
+    pub scanned_from: PhysicalOffset,
+    /// Records read and checked.
+    pub records: u64,
+    /// Damage below the durable mark: kept, never served.
+    pub damaged: Vec<Damage>,
+    /// What was cut off the end.
+    pub tail: Option<TailCut>,
+    /// Segments of zero length at the end, made ahead of time and lost in a power cut; removed.
+    pub empty_segments: Vec<PhysicalOffset>,
+    /// A cut decided by an earlier process was finished.
+    pub finished_cut: Option<PhysicalOffset>,
+}
+
+/// A range of the log that holds no valid record although it was durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// First damaged byte.
+    pub from: PhysicalOffset,
+    /// Where the next valid record, or the next segment, starts.
+    pub to: PhysicalOffset,
+    /// What is wrong at `from`.
+    pub what: WhatIsWrong,
+}
+
+/// Why no record could be read at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhatIsWrong {
+    /// The bytes are zero.
+    Zeros,
+    /// The bytes are no valid record.
+    Record(RecordError),
+    /// The segment's file is missing or too short.
+    Missing,
+}
+
+/// What was cut off the end of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailCut {
+    /// The new end.
+    pub at: PhysicalOffset,
+    /// What stands there.
+    pub what: WhatIsWrong,
+    /// End of the last valid record behind the cut, if there is one; the bytes up to there are
+    /// kept in `staticfire/orphans`.
+    pub orphaned_to: Option<PhysicalOffset>,
+}
+
+impl fmt::Display for WhatIsWrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zeros => f.write_str("nothing was written there"),
+            Self::Record(error) => error.fmt(f),
+            Self::Missing => f.write_str("the file is missing or too short"),
+        }
+    }
+}
+
+impl fmt::Display for LogRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.clean { "closed properly" } else { "not closed properly" };
+        writeln!(
+            f,
+            "commit log {} to {}: {how}, {} records read from {} on",
+            self.min, self.end, self.records, self.scanned_from
+        )?;
+        if let Some(at) = self.finished_cut {
+            writeln!(f, "commit log: finished an earlier cut at {at}")?;
+        }
+        for start in &self.empty_segments {
+            writeln!(f, "{}: empty, removed", path(*start))?;
+        }
+        for Damage { from, to, what } in &self.damaged {
+            writeln!(f, "commit log {from} to {to}: damaged below the durable mark and kept: {what}")?;
+        }
+        if let Some(TailCut { at, what, orphaned_to }) = &self.tail {
+            write!(f, "commit log: cut at {at}: {what}")?;
+            match orphaned_to {
+                Some(to) => writeln!(f, "; {at} to {to} kept in {}", crate::log::cut::ORPHANS)?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What recovery knows before it reads the log.
+pub(crate) struct Known {
+    pub(crate) aborted: bool,
+    /// `None` for a directory without notes of ours.
+    pub(crate) state: Option<State>,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) segment_bytes: u64,
+}
+
+/// Recovers the log in `directory`.
+pub(crate) fn recover(
+    directory: &Arc<dyn Directory>,
+    known: &Known,
+    report: &mut LogRecovery,
+) -> Result<Recovered, OpenError> {
+    let mut segments = load(&**directory, known.segment_bytes, report)?;
+    if let Some(cut) = known.state.and_then(|state| state.cut) {
+        finish_cut(&**directory, &segments, cut, known.segment_bytes)
+            .map_err(|e| OpenError::io(FOLDER, e))?;
+        report.finished_cut = Some(cut.end);
+        segments = load(&**directory, known.segment_bytes, report)?;
+    }
+    let mut scan = Scan::new(known, &segments, report);
+    scan.run()?;
+    let (end, tail, store_ms) = (scan.at, scan.tail, scan.store_ms);
+    report.min = segments.first().map_or(end, |segment| segment.start);
+    report.end = end;
+    report.clean = !known.aborted;
+    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && !known.aborted;
+    if !trusted {
+        let epoch = known.state.map_or(crate::Epoch(0), |state| state.epoch);
+        clear_tail(&**directory, &mut segments, end, tail.as_ref(), (epoch, known.segment_bytes))
+            .and_then(|()| persist(known, &segments, end))
+            .map_err(|error| OpenError::io(FOLDER, error))?;
+    }
+    report.tail = tail;
+    Ok(Recovered { min: report.min, segments, end, store_ms })
+}
+
+/// The files of the log, by name.
+fn load(
+    directory: &dyn Directory,
+    segment_bytes: u64,
+    report: &mut LogRecovery,
+) -> Result<Vec<Segment>, OpenError> {
+    let io = |error| OpenError::io(FOLDER, error);
+    let mut segments = Vec::new();
+    for entry in directory.list(FOLDER).map_err(io)? {
+        let number = entry.name.parse::<u64>().ok().filter(|_| entry.name.len() == 20);
+        let (Some(start), EntryKind::File) = (number, entry.kind) else { continue };
+        if start % segment_bytes != 0 || entry.len > segment_bytes {
+            return Err(OpenError::SegmentLength {
+                file: format!("{FOLDER}/{}", entry.name),
+                found: entry.len,
+                expected: segment_bytes,
+            });
+        }
+        let file = directory.open(&path(PhysicalOffset(start))).map_err(io)?;
+        segments.push(Segment { start: PhysicalOffset(start), file });
+    }
+    // RocketMQ makes two files ahead of time; a power cut can leave both at zero length.
+    while segments.last().is_some_and(|segment| segment.file.is_empty()) {
+        let Some(Segment { start, .. }) = segments.pop() else { break };
+        directory.remove(&path(start)).map_err(io)?;
+        report.empty_segments.push(start);
+    }
+    Ok(segments)
+}
+
+/// Walks the log from record to record.
+struct Scan<'a> {
+    known: &'a Known,
+    segments: &'a [Segment],
+    report: &'a mut LogRecovery,
+    at: PhysicalOffset,
+    store_ms: i64,
+    tail: Option<TailCut>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(known: &'a Known, segments: &'a [Segment], report: &'a mut LogRecovery) -> Self {
+        let min = segments.first().map_or(PhysicalOffset(0), |segment| segment.start);
+        let state = known.state.unwrap_or_default();
+        let trusted = match (known.aborted, state.clean_end) {
+            (false, Some(end)) => end,
+            _ => state.durable,
+        };
+        let last = segments.last().map_or(min, Segment::end);
+        // A mark outside the files that are there says nothing about them.
+        let at = if (min..=last).contains(&trusted) { trusted } else { min };
+        report.scanned_from = at;
+        Self { known, segments, report, at, store_ms: state.store_ms, tail: None }
+    }
+
+    fn run(&mut self) -> Result<(), OpenError> {
+        loop {
+            match self.valid_record_at(self.at)? {
+                At::Record(record) => self.take(&record),
+                At::NextSegment(start) if self.is_end(start) => {
+                    self.at = start;
+                    return Ok(());
+                }
+                At::NextSegment(start) => self.at = start,
+                At::PastLastFile => return Ok(()),
+                At::Nothing(what) if planted("Z9") => {
+                    self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
+                    return Ok(());
+                }
+                At::Nothing(what) => match self.next_valid(self.at)? {
+                    Some((record, last_end)) => {
+                        if self.was_durable(&record) {
+                            let (from, to) = (self.at, record.physical());
+                            self.report.damaged.push(Damage { from, to, what });
+                            self.at = to;
+                        } else {
+                            self.tail = Some(TailCut { at: self.at, what, orphaned_to: Some(last_end) });
+                            return Ok(());
+                        }
+                    }
+                    None => return self.end_here(what),
+                },
+            }
+        }
+    }
+
+    /// Nothing valid follows: the log ends here, unless it was durable up to a later place.
+    fn end_here(&mut self, what: WhatIsWrong) -> Result<(), OpenError> {
+        let durable = self.known.state.map_or(PhysicalOffset(0), |state| state.durable);
+        if self.at < durable {
+            let to = durable;
+            if self.segments.iter().all(|segment| !(segment.start <= to && to <= segment.end())) {
+                return Err(OpenError::LostDurable { end: self.at, durable });
+            }
+            self.report.damaged.push(Damage { from: self.at, to, what });
+            self.at = to;
+            return Ok(());
+        }
+        if what != WhatIsWrong::Zeros {
+            self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.at = self.at.after(u64::from(record.len()));
+        self.store_ms = self.store_ms.max(record.store_ms());
+        self.report.records += 1;
+    }
+
+    /// Proof that `record`, and so everything before it, had been flushed: it lies below our
+    /// durable mark, or RocketMQ's checkpoint is not older.
+    fn was_durable(&self, record: &Record) -> bool {
+        let state = self.known.state.unwrap_or_default();
+        record.physical() < state.durable || record.store_ms() <= self.known.checkpoint.physic_ms
+    }
+
+    fn is_end(&self, start: PhysicalOffset) -> bool {
+        self.segments.last().is_none_or(|segment| segment.end() <= start)
+    }
+
+    fn valid_record_at(&self, at: PhysicalOffset) -> Result<At, OpenError> {
+        let Some(index) = self.segments.iter().position(|segment| at < self.whole_end(segment)) else {
+            return Ok(At::PastLastFile);
+        };
+        let segment = &self.segments[index];
+        if at < segment.start {
+            return Ok(At::Nothing(WhatIsWrong::Missing));
+        }
+        let from = at.0 - segment.start.0;
+        if from >= segment.file.len() {
+            return Ok(At::Nothing(WhatIsWrong::Missing));
+        }
+        let bytes = self.read(segment, from)?;
+        Ok(match next_at(&bytes) {
+            Scanned::Record { .. } => match Record::parse(bytes, at, self.crc(at)) {
+                Ok(record) => At::Record(record),
+                Err(error) => At::Nothing(WhatIsWrong::Record(error)),
+            },
+            Scanned::Blank { .. } => At::NextSegment(self.whole_end(segment)),
+            Scanned::Nothing => At::Nothing(WhatIsWrong::Zeros),
+            Scanned::Damaged(error) => At::Nothing(WhatIsWrong::Record(error)),
+        })
+    }
+
+    /// The first valid record behind `at`, and the end of the last one.
+    fn next_valid(&self, at: PhysicalOffset) -> Result<Option<(Record, PhysicalOffset)>, OpenError> {
+        let mut first: Option<Record> = None;
+        let mut last_end = at;
+        for segment in self.segments.iter().filter(|segment| self.whole_end(segment) > at) {
+            let mut from = (at.0 + 1).max(segment.start.0).max(last_end.0) - segment.start.0;
+            let bytes = self.read(segment, 0)?;
+            while let Some(found) = magic_after(&bytes, from) {
+                let at = PhysicalOffset(segment.start.0 + found);
+                match Record::parse(bytes.slice(found as usize..), at, self.crc(at)) {
+                    Ok(record) => {
+                        from = found + u64::from(record.len());
+                        last_end = PhysicalOffset(segment.start.0 + from);
+                        first.get_or_insert(record);
+                    }
+                    Err(_) => from = found + 1,
+                }
+            }
+        }
+        Ok(first.map(|record| (record, last_end)))
+    }
+
+    /// Which check a record at `at` must pass: every record we wrote carries its own CRC.
+    fn crc(&self, at: PhysicalOffset) -> RecordCrc {
+        match self.known.state {
+            Some(state) if at >= state.sealed_from => RecordCrc::Required,
+            _ => RecordCrc::IfPresent,
+        }
+    }
+
+    fn whole_end(&self, segment: &Segment) -> PhysicalOffset {
+        segment.start.after(self.known.segment_bytes)
+    }
+
+    fn read(&self, segment: &Segment, from: u64) -> Result<Bytes, OpenError> {
+        let file = || path(segment.start);
+        segment.file.read(from..segment.file.len()).map_err(|error| OpenError::io(&file(), error))
+    }
+}
+
+/// What stands at a position.
+enum At {
+    Record(Record),
+    NextSegment(PhysicalOffset),
+    PastLastFile,
+    Nothing(WhatIsWrong),
+}
+
+/// The first place at or behind `from` where a record's magic stands in its place.
+fn magic_after(bytes: &[u8], from: u64) -> Option<u64> {
+    const MAGIC_AT: usize = 4;
+    let start = usize::try_from(from).ok()?;
+    let tail = bytes.get(start..)?;
+    let last = tail.len().checked_sub(MAGIC_AT + 4)?;
+    let mut at = 0;
+    while at <= last {
+        // Long stretches of zeros are the usual case.
+        if tail[at..].len() >= 64 && tail[at..at + 64] == [0; 64] {
+            at += 57;
+            continue;
+        }
+        let magic = tail[at + MAGIC_AT..at + MAGIC_AT + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b));
+        if magic == MAGIC_V1 || magic == MAGIC_V2 {
+            return Some(from + at as u64);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Makes the log end at `end` durably: what stood behind goes to the orphans, zeros take its place.
+fn clear_tail(
+    directory: &dyn Directory,
+    segments: &mut Vec<Segment>,
+    end: PhysicalOffset,
+    tail: Option<&TailCut>,
+    (epoch, segment_bytes): (crate::Epoch, u64),
+) -> io::Result<()> {
+    let orphaned = tail.and_then(|tail| tail.orphaned_to);
+    if let Some(holder) = segments.iter().find(|segment| segment.start <= end && end < segment.end()) {
+        if let Some(to) = orphaned {
+            let (from, to) = (end.0 - holder.start.0, to.0.min(holder.end().0) - holder.start.0);
+            if from < to {
+                keep_orphan(directory, holder, from..to, epoch)?;
+            }
+        }
+    }
+    let later = segments.iter().rposition(|segment| segment.start < end || segment.start.0 == 0);
+    let later = segments.split_off(later.map_or(0, |index| index + 1));
+    move_to_orphans(directory, &later, epoch, orphaned)?;
+    if let Some(last) = segments.last_mut() {
+        if last.file.len() < segment_bytes {
+            *last = crate::log::cut::lengthen(directory, last, segment_bytes)?;
+        }
+        if end < last.end() && !planted("Z11") {
+            last.file.zero(end.0 - last.start.0..segment_bytes)?;
+            last.file.sync()?;
+        }
+    }
+    Ok(())
+}
+
+/// What a killed process wrote may be in memory only, and after a failed flush even pages that look
+/// clean may not be on the disk: write the tail again, then flush, and only then count on it.
+fn persist(known: &Known, segments: &[Segment], end: PhysicalOffset) -> io::Result<()> {
+    let durable = known.state.map_or(end, |state| state.durable);
+    for segment in segments.iter().filter(|segment| segment.start < end && segment.end() > durable) {
+        let from = durable.0.max(segment.start.0) - segment.start.0;
+        let to = end.0.min(segment.end().0) - segment.start.0;
+        crate::log::cut::copy(&*segment.file, &*segment.file, from..to)?;
+    }
+    for segment in segments.iter().filter(|segment| segment.start < end) {
+        segment.file.sync()?;
+    }
+    Ok(())
+}

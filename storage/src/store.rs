@@ -1,0 +1,451 @@
+//! The store: log, queues and marks behind one handle (DESIGN §4, §5).
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::checkpoint::{self, CheckpointFile};
+use crate::combine::Combiner;
+use crate::disk::{Directory, DirectoryLock};
+use crate::dispatch::Dispatcher;
+use crate::error::Failure;
+use crate::log::{AppendError, CommitLog, Staged};
+use crate::marks::{Marks, Waiter};
+use crate::options::{Background, StoreOptions};
+use crate::queue::{Boundary, ConsumeQueue, QueueEntry, QueueError, QueueTable};
+use crate::state::StateFile;
+use crate::threads::Housekeeper;
+use crate::{
+    Durability, Message, PhysicalOffset, Position, QueueId, QueueOffset, ReadError, Receipt, Record,
+    RecoveryReport, TopicName,
+};
+
+/// Records dispatched at a time, before anybody else gets a turn.
+const DISPATCH_BUDGET: usize = 1024;
+
+/// An open store. Cloning shares it; [`Store::close`] closes it for everybody.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) log: Arc<CommitLog>,
+    pub(crate) queues: Arc<QueueTable>,
+    pub(crate) options: StoreOptions,
+    pub(crate) state: Mutex<StateFile>,
+    pub(crate) checkpoint: CheckpointFile,
+    pub(crate) chores: Mutex<crate::chores::Chores>,
+    pub(crate) dispatcher: Mutex<Dispatcher>,
+    dispatching: Combiner,
+    report: RecoveryReport,
+    closed: AtomicBool,
+    housekeeper: Mutex<Option<Housekeeper>>,
+    lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// Something the owner of a store with [`Background::Steps`] lets happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write what was published.
+    Write,
+    /// Start a flush of what was written.
+    Flush,
+    /// Dispatch up to this many confirmed records.
+    Dispatch(usize),
+    /// Write the queues, remember how far everything is, remove what retention allows.
+    Tidy,
+}
+
+impl Store {
+    /// Opens the store and recovers it if need be; [`Store::report`] tells what was found.
+    ///
+    /// # Errors
+    /// [`crate::OpenError`]. Nothing was changed when the store is locked or of a newer format.
+    pub fn open(options: StoreOptions) -> Result<Self, crate::OpenError> {
+        let opened = crate::open::open(options)?;
+        let store = Self(Arc::new(opened));
+        if store.0.options.background == Background::Threads {
+            let housekeeper = Housekeeper::start(Arc::downgrade(&store.0));
+            *store.0.housekeeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(housekeeper);
+        }
+        store.0.drive();
+        Ok(store)
+    }
+
+    /// What opening the store found and did.
+    #[must_use]
+    pub fn report(&self) -> &RecoveryReport {
+        &self.0.report
+    }
+
+    /// Appends one message. The receipt tells where it stands; wait on it for safety.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was stored then.
+    pub fn append(&self, message: &Message) -> Result<Receipt, AppendError> {
+        let mut receipts = self.append_together(std::slice::from_ref(message))?;
+        Ok(receipts.remove(0))
+    }
+
+    /// Appends messages that must stay together: all of them, one behind the other in one segment,
+    /// or none. Numbers of one queue are consecutive.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was stored then.
+    pub fn append_batch(&self, messages: &[Message]) -> Result<Vec<Receipt>, AppendError> {
+        self.append_together(messages)
+    }
+
+    /// Appends independent messages in one go, in order: what arrived in one turn of a connection.
+    /// One receipt or error for each.
+    pub fn append_each(&self, messages: &[Message]) -> Vec<Result<Receipt, AppendError>> {
+        let mut results = Vec::with_capacity(messages.len());
+        let mut staged = self.0.log.staging();
+        let mut refused = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            if let Err(error) = self.0.stage(&mut staged, message) {
+                refused.push((index, error));
+            }
+        }
+        let mut placed = Vec::with_capacity(messages.len());
+        let appended = match self.0.admit() {
+            Ok(()) => self.0.log.append(staged, false, &mut placed),
+            Err(error) => Err(error),
+        };
+        self.0.drive();
+        let mut placed = placed.into_iter();
+        let mut refused = refused.into_iter().peekable();
+        for index in 0..messages.len() {
+            results.push(match refused.next_if(|(at, _)| *at == index) {
+                Some((_, error)) => Err(error),
+                None => match (placed.next(), &appended) {
+                    (Some(placed), _) => Ok(Receipt::new(self.clone(), placed)),
+                    (None, Err(error)) => Err(error.clone()),
+                    (None, Ok(())) => unreachable!("every accepted message was placed"),
+                },
+            });
+        }
+        results
+    }
+
+    /// Calls `waiter` once, when the bytes below `position` are as safe as `durability` says or
+    /// never will be.
+    pub fn when(&self, durability: Durability, position: Position, waiter: Waiter) {
+        self.0.log.marks.when(durability, position, waiter);
+        if durability == Durability::Flushed && self.0.options.background != Background::Steps {
+            self.0.flush_if_wanted();
+        }
+    }
+
+    /// How far the log has got.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.0.log.marks.snapshot()
+    }
+
+    /// The failure that ended this store, if one did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.0.log.failure()
+    }
+
+    /// The address in every record's store host field.
+    #[must_use]
+    pub fn store_host(&self) -> std::net::SocketAddr {
+        self.0.options.store_host
+    }
+
+    /// A queue, if anything was ever appended to it.
+    #[must_use]
+    pub fn queue(&self, topic: &str, id: QueueId) -> Option<Queue> {
+        let queue = self.0.queues.find(topic, id)?;
+        Some(Queue { store: self.clone(), queue })
+    }
+
+    /// Names of all topics that have queues, in order.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicName> {
+        self.0.queues.topics()
+    }
+
+    /// The queues of a topic, by number.
+    #[must_use]
+    pub fn queues_of(&self, topic: &str) -> Vec<Queue> {
+        let queues = self.0.queues.of_topic(topic);
+        queues.into_iter().map(|queue| Queue { store: self.clone(), queue }).collect()
+    }
+
+    /// The record that starts at `at`, checked.
+    ///
+    /// # Errors
+    /// [`ReadError`]: out of range, no record, damaged, or the system's error.
+    pub fn record(&self, at: PhysicalOffset) -> Result<Record, ReadError> {
+        self.0.log.record(at)
+    }
+
+    /// Removes the queues of a topic. Its messages stay in the log until retention removes them.
+    ///
+    /// # Errors
+    /// [`QueueError`]: some files are left.
+    pub fn remove_topic(&self, topic: &TopicName) -> Result<(), QueueError> {
+        self.0.queues.remove_topic(topic.as_str())
+    }
+
+    /// The directory the store lives in, for small files beside the log.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.0.directory
+    }
+
+    /// Lets one thing happen in a store that was opened with [`Background::Steps`].
+    ///
+    /// # Errors
+    /// What `Tidy` could not write.
+    pub fn step(&self, step: Step) -> io::Result<()> {
+        match step {
+            Step::Write => self.0.log.write(),
+            Step::Flush => drop(self.0.log.start_flush(|| {})),
+            Step::Dispatch(budget) => drop(self.0.dispatch_once(budget)),
+            Step::Tidy => return self.0.tidy(),
+        }
+        Ok(())
+    }
+
+    /// The work of the background thread, for a store opened with [`Background::Caller`]: call it
+    /// about ten times a second.
+    pub fn housekeep(&self) {
+        self.0.housekeep();
+    }
+
+    /// Flushes, writes and remembers everything, and marks the directory as properly closed, that
+    /// mark last. Everybody who appends later is told that the store is closed.
+    ///
+    /// # Errors
+    /// The first thing that could not be made durable; the next open then recovers.
+    pub fn close(self) -> Result<(), CloseError> {
+        if self.0.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let housekeeper = self.0.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(housekeeper);
+        let closed = self.0.finish();
+        self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        closed
+    }
+
+    fn append_together(&self, messages: &[Message]) -> Result<Vec<Receipt>, AppendError> {
+        let mut staged = self.0.log.staging();
+        for message in messages {
+            self.0.stage(&mut staged, message)?;
+        }
+        let mut placed = Vec::with_capacity(messages.len());
+        self.0.admit()?;
+        self.0.log.append(staged, true, &mut placed)?;
+        self.0.drive();
+        Ok(placed.into_iter().map(|placed| Receipt::new(self.clone(), placed)).collect())
+    }
+}
+
+/// Why a store could not be closed properly.
+#[derive(Debug)]
+pub enum CloseError {
+    /// A write or flush had failed.
+    Failed(Failure),
+    /// The system's error while the last things were written.
+    Io(io::Error),
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(failure) => failure.fmt(f),
+            Self::Io(error) => write!(f, "closing the store failed: {error}; the next open recovers it"),
+        }
+    }
+}
+
+impl std::error::Error for CloseError {}
+
+/// A consume queue of an open store.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    store: Store,
+    queue: Arc<ConsumeQueue>,
+}
+
+impl Queue {
+    /// The queue's topic.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        self.queue.topic()
+    }
+
+    /// The queue's number in its topic.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.queue.id()
+    }
+
+    /// Number of the oldest message that can be read.
+    #[must_use]
+    pub fn min(&self) -> QueueOffset {
+        self.queue.min()
+    }
+
+    /// Number that the next message to become readable gets.
+    #[must_use]
+    pub fn max(&self) -> QueueOffset {
+        self.queue.max()
+    }
+
+    /// Up to `count` entries from `from` on; fewer at the end, none at the maximum.
+    ///
+    /// # Errors
+    /// [`ReadError::Queue`]: out of range, damaged, or the system's error.
+    pub fn entries(&self, from: QueueOffset, count: usize) -> Result<Vec<QueueEntry>, ReadError> {
+        self.queue.entries(from, count).map_err(|error| ReadError::Queue(Arc::new(error)))
+    }
+
+    /// Up to `count` records from `from` on, as slices of the log.
+    ///
+    /// # Errors
+    /// [`ReadError`]; records before the one that cannot be read are not returned.
+    pub fn read(&self, from: QueueOffset, count: usize) -> Result<Vec<Record>, ReadError> {
+        let entries = self.entries(from, count)?;
+        entries.iter().map(|entry| self.record(entry)).collect()
+    }
+
+    /// The record that an entry points at, checked.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn record(&self, entry: &QueueEntry) -> Result<Record, ReadError> {
+        self.store.0.log.record_of_size(entry.physical, entry.size)
+    }
+
+    /// The first message stored at or after `ms` (ms since the Unix epoch), or the last one stored
+    /// at or before it (store-format §5.6); within [`Queue::min`] and [`Queue::max`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn seek_by_time(&self, ms: i64, boundary: Boundary) -> Result<QueueOffset, ReadError> {
+        let store_ms = |at| self.store.0.log.record(at).ok().map(|record| record.store_ms());
+        let found = self.queue.seek_by_time(ms, boundary, store_ms);
+        found.map_err(|error| ReadError::Queue(Arc::new(error)))
+    }
+}
+
+impl Inner {
+    #[allow(clippy::too_many_arguments, reason = "the parts of a store, put together in one place")]
+    pub(crate) fn new(
+        directory: Arc<dyn Directory>,
+        log: Arc<CommitLog>,
+        queues: Arc<QueueTable>,
+        dispatcher: Dispatcher,
+        options: StoreOptions,
+        state: StateFile,
+        checkpoint: CheckpointFile,
+        (report, lock): (RecoveryReport, DirectoryLock),
+    ) -> Self {
+        Self {
+            directory,
+            log,
+            queues,
+            options,
+            state: Mutex::new(state),
+            checkpoint,
+            chores: Mutex::default(),
+            dispatcher: Mutex::new(dispatcher),
+            dispatching: Combiner::default(),
+            report,
+            closed: AtomicBool::new(false),
+            housekeeper: Mutex::new(None),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    fn admit(&self) -> Result<(), AppendError> {
+        if self.closed.load(Ordering::Acquire) { Err(AppendError::Closed) } else { Ok(()) }
+    }
+
+    fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
+        let queue = self.queues.find_or_create(&message.topic, message.queue);
+        Ok(staged.push(message, self.log.store_host(), queue)?)
+    }
+
+    /// Moves everything on that can move at once: writes, starts a flush, dispatches.
+    pub(crate) fn drive(self: &Arc<Self>) {
+        if self.options.background == Background::Steps {
+            return;
+        }
+        self.log.write();
+        self.flush_if_wanted();
+        self.dispatch();
+    }
+
+    pub(crate) fn flush_if_wanted(self: &Arc<Self>) {
+        if self.log.marks.flush_wanted() {
+            self.start_flush();
+        }
+    }
+
+    /// Starts a flush; its completion dispatches what it confirmed and goes on while more is
+    /// wanted.
+    pub(crate) fn start_flush(self: &Arc<Self>) {
+        let store = Arc::clone(self);
+        self.log.start_flush(move || {
+            store.flush_if_wanted();
+            store.dispatch();
+        });
+    }
+
+    fn dispatch(&self) {
+        self.dispatching.run(|| self.dispatch_once(DISPATCH_BUDGET));
+    }
+
+    /// Dispatches some confirmed records. False when nothing is left, or when it cannot go on.
+    fn dispatch_once(&self, budget: usize) -> bool {
+        let marks = &self.log.marks;
+        let upto = if crate::planted::planted("Z14") { marks.written() } else { marks.confirmed() };
+        let mut dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = dispatcher.dispatched();
+        if before >= upto || marks.has_failed() {
+            return false;
+        }
+        let result = dispatcher.step(&*self.log, upto, budget);
+        marks.advance_dispatched(dispatcher.dispatched());
+        match result {
+            Ok(reached) => reached > before,
+            Err(error) => {
+                self.note_dispatch_error(error);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, StateFile> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(self: &Arc<Self>) -> Result<(), CloseError> {
+        self.log.write();
+        self.log.flush_now().map_err(CloseError::Failed)?;
+        if self.options.background != Background::Steps {
+            self.dispatch();
+        }
+        self.tidy().map_err(CloseError::Io)?;
+        self.log.remove_unused_segments().map_err(CloseError::Io)?;
+        let mut state = self.state();
+        let end = self.log.marks.snapshot().written;
+        let closed = crate::state::State { clean_end: Some(end), ..state.state() };
+        state.write(closed).map_err(CloseError::Io)?;
+        checkpoint::mark_closed(&*self.directory).map_err(CloseError::Io)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("marks", &self.marks()).finish_non_exhaustive()
+    }
+}
