@@ -4,4 +4,5 @@ pub use staticfire_storage as storage;
 pub use staticfire_transport as transport;
 
 pub mod broker;
+pub mod name_server;
 pub mod protocol;
