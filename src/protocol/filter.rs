@@ -6,17 +6,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use staticfire_storage::tag;
+
 /// The longest expression taken, in bytes.
 pub const EXPRESSION_LEN_MAX: usize = 16 * 1024;
-
-/// The hash of a tag as it stands in queue entries: Java's `String.hashCode` over UTF-16 units,
-/// sign-extended. The empty tag has code 0.
-#[must_use]
-pub fn tag_code(tag: &str) -> i64 {
-    let hash =
-        tag.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    i64::from(hash)
-}
 
 /// What a tag expression asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +48,7 @@ impl TagFilter {
     /// Messages with one of `tags`.
     #[must_use]
     pub fn of_tags(tags: BTreeSet<String>) -> Self {
-        let codes = tags.iter().map(|tag| tag_code(tag)).collect();
+        let codes = tags.iter().map(|tag| tag::code_of(tag)).collect();
         Self::AnyOf { tags, codes }
     }
 
@@ -108,18 +101,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tag_codes_are_those_of_java() {
-        assert_eq!(tag_code("TagA"), 2_598_919);
-        assert_eq!(tag_code("TagB"), 2_598_920);
-        assert_eq!(tag_code(""), 0);
-        assert_eq!(
-            tag_code("a tag whose hash is negative "),
-            i64::from(tag_code("a tag whose hash is negative ") as i32)
-        );
-        assert_eq!(tag_code("😀"), 1_772_899);
-    }
-
-    #[test]
     fn an_expression_is_a_set_of_tags() {
         assert_eq!(TagFilter::parse("*"), Ok(TagFilter::All));
         assert_eq!(TagFilter::parse("  "), Ok(TagFilter::All));
@@ -140,7 +121,7 @@ mod tests {
     #[test]
     fn colliding_tags_share_a_code_and_not_a_subscription() {
         let filter = TagFilter::parse("Aa").unwrap();
-        assert!(filter.matches_code(tag_code("BB")));
+        assert!(filter.matches_code(tag::code_of("BB")));
         assert!(!filter.matches_tag(Some("BB")));
     }
 }
