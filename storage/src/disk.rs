@@ -15,9 +15,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub mod conformance;
 mod real;
+mod simulated;
 
 pub use real::RealDirectory;
+pub use simulated::{
+    CrashImages, DiskFaults, DiskOperation, FaultEffect, FaultRule, OperationRecord, PendingSync, Reread,
+    SimulatedDisk, SyncSiteCount, SyncTicket, is_machine_gone,
+};
 
 /// Called once with the result of a started sync, on whatever thread or step runs completions.
 pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;

@@ -246,3 +246,20 @@ fn file_len(stat: &rustix::fs::Stat) -> io::Result<u64> {
 fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::conformance::{self, Subject};
+
+    #[test]
+    fn a_real_directory_conforms() {
+        let root = tempfile::tempdir().unwrap();
+        let count = std::cell::Cell::new(0);
+        conformance::run(|| {
+            count.set(count.get() + 1);
+            let path = root.path().join(format!("{}/deep", count.get()));
+            Subject::new(Arc::new(RealDirectory::open(path).unwrap()))
+        });
+    }
+}

@@ -1,0 +1,234 @@
+//! The bytes of one simulated file: what the cache shows, what the medium holds, and every
+//! intermediate content of the sectors in between.
+//!
+//! ```text
+//!            sector 0   sector 1   sector 2            sector 7
+//! cache      a          b2         c1        (zeros)   h
+//! pending    -          b1 b2      c1                  -          not yet synced, oldest first
+//! durable    a          b0         (zeros)   (zeros)   h0
+//! ```
+//! A sync moves the pending versions up to some number to the durable row. A failed sync forgets
+//! them: sector 7 shows `h` until the power fails, and `h0` afterwards, and no later sync will
+//! write it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::blocks::BlockSet;
+use super::faults::Reread;
+
+/// Bytes that a disk writes as one, though a power cut may tear even them.
+pub(super) const SECTOR: usize = 512;
+/// Bytes that never tear.
+pub(super) const WORD: usize = 8;
+
+pub(super) type Sector = Arc<[u8; SECTOR]>;
+
+static ZEROS: [u8; SECTOR] = [0; SECTOR];
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    pub(super) len: u64,
+    /// Length on the medium, and when the length in the cache was set, if they differ.
+    durable_len: u64,
+    pub(super) len_pending: Option<u64>,
+    /// Absent sectors are zeros, in both.
+    cache: Arc<BTreeMap<u64, Sector>>,
+    durable: Arc<BTreeMap<u64, Sector>>,
+    pub(super) pending: BTreeMap<u64, Vec<Version>>,
+    pub(super) blocks: BlockSet,
+    pub(super) modified_ms: i64,
+}
+
+/// What a sector became by one write.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    /// Number of the write, counted over the whole disk.
+    pub(super) written: u64,
+    pub(super) bytes: Sector,
+}
+
+/// What a power cut leaves of a sector. The numbers count versions: 0 is the durable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Version(usize),
+    /// `words` words of one version, the rest of another.
+    Torn {
+        first: usize,
+        words: usize,
+        second: usize,
+    },
+}
+
+impl Content {
+    /// A file of `len` zeros, whose length was set by write number `written`.
+    pub(super) fn zeros(len: u64, written: u64) -> Self {
+        Self { len, len_pending: (len > 0).then_some(written), ..Self::default() }
+    }
+
+    /// A file that the medium holds as it is.
+    pub(super) fn durable(bytes: &[u8]) -> Self {
+        let mut sectors = BTreeMap::new();
+        for (number, chunk) in (0u64..).zip(bytes.chunks(SECTOR)) {
+            let mut sector = ZEROS;
+            sector[..chunk.len()].copy_from_slice(chunk);
+            store(&mut sectors, number, Arc::new(sector));
+        }
+        let len = bytes.len() as u64;
+        let sectors = Arc::new(sectors);
+        let mut blocks = BlockSet::default();
+        blocks.insert(0..len);
+        Self {
+            len,
+            durable_len: len,
+            cache: Arc::clone(&sectors),
+            durable: sectors,
+            blocks,
+            ..Self::default()
+        }
+    }
+
+    /// Writes within the length, as write number `written`; a `lost` write stays in the cache.
+    pub(super) fn write(&mut self, at: u64, bytes: &[u8], written: u64, lost: bool) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let position = at + done as u64;
+            let (number, offset) = (position / SECTOR as u64, (position % SECTOR as u64) as usize);
+            let count = (SECTOR - offset).min(bytes.len() - done);
+            self.write_sector(number, offset, &bytes[done..done + count], written, lost);
+            done += count;
+        }
+        self.blocks.insert(at..at + bytes.len() as u64);
+    }
+
+    fn write_sector(&mut self, number: u64, offset: usize, bytes: &[u8], written: u64, lost: bool) {
+        let old = sector(&self.cache, number);
+        let newest = self.pending.get(&number).and_then(|versions| versions.last());
+        let newest = newest.map_or_else(|| sector(&self.durable, number), |version| &version.bytes);
+        if old[offset..offset + bytes.len()] == *bytes && old == newest {
+            return; // It would be the same version twice.
+        }
+        let mut new = *old;
+        new[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let new = Arc::new(new);
+        store(Arc::make_mut(&mut self.cache), number, Arc::clone(&new));
+        if !lost {
+            self.pending.entry(number).or_default().push(Version { written, bytes: new });
+        }
+    }
+
+    /// Copies the cached bytes from `at` on; the range lies within the length.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) {
+        out.fill(0);
+        self.copy_written(at, out);
+    }
+
+    /// As [`Self::read`], into a buffer that holds zeros. Costs what was written, not its length.
+    pub(super) fn copy_written(&self, at: u64, out: &mut [u8]) {
+        let end = at + out.len() as u64;
+        let sectors = at / SECTOR as u64..end.div_ceil(SECTOR as u64);
+        for (number, bytes) in self.cache.range(sectors) {
+            let start = number * SECTOR as u64;
+            let (from, to) = (start.max(at), (start + SECTOR as u64).min(end));
+            out[(from - at) as usize..(to - at) as usize]
+                .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
+        }
+    }
+
+    /// Makes durable what was written up to number `upto`.
+    pub(super) fn sync(&mut self, upto: u64) {
+        let durable = Arc::make_mut(&mut self.durable);
+        self.pending.retain(|number, versions| {
+            let covered = versions.partition_point(|version| version.written <= upto);
+            if let Some(last) = versions.drain(..covered).next_back() {
+                store(durable, *number, last.bytes);
+            }
+            !versions.is_empty()
+        });
+        if self.len_pending.is_some_and(|written| written <= upto) {
+            (self.durable_len, self.len_pending) = (self.len, None);
+        }
+    }
+
+    /// Marks clean what was written up to number `upto`, without writing it.
+    pub(super) fn fail_sync(&mut self, upto: u64, reread: Reread) {
+        let (cache, durable) = (&mut self.cache, &self.durable);
+        self.pending.retain(|number, versions| {
+            versions.retain(|version| version.written > upto);
+            if versions.is_empty() && reread == Reread::Old {
+                store(Arc::make_mut(cache), *number, Arc::new(*sector(durable, *number)));
+            }
+            !versions.is_empty()
+        });
+    }
+
+    /// Writes back up to `count` dirty sectors from `from` on, unasked.
+    pub(super) fn write_back(&mut self, from: u64, count: usize) {
+        let numbers: Vec<u64> = self.pending.range(from..).take(count).map(|(number, _)| *number).collect();
+        for number in numbers {
+            if let Some(last) = self.pending.remove(&number).and_then(|mut versions| versions.pop()) {
+                store(Arc::make_mut(&mut self.durable), number, last.bytes);
+            }
+        }
+    }
+
+    /// True when a power cut changes nothing.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.len_pending.is_none() && Arc::ptr_eq(&self.cache, &self.durable)
+    }
+
+    /// Cuts the power: what is kept of each pending sector and of a pending length is the
+    /// caller's choice.
+    pub(super) fn cut_power(&mut self, keep_len: bool, mut keep: impl FnMut(u64) -> Kept) {
+        if self.len_pending.take().is_some() && keep_len {
+            self.durable_len = self.len;
+        }
+        for (number, versions) in std::mem::take(&mut self.pending) {
+            let old = Arc::new(*sector(&self.durable, number));
+            let version = |which: usize| if which == 0 { &old } else { &versions[which - 1].bytes };
+            let kept = match keep(number) {
+                Kept::Version(which) => Arc::clone(version(which)),
+                Kept::Torn { first, words, second } => {
+                    let mut bytes = **version(second);
+                    bytes[..words * WORD].copy_from_slice(&version(first)[..words * WORD]);
+                    Arc::new(bytes)
+                }
+            };
+            store(Arc::make_mut(&mut self.durable), number, kept);
+        }
+        if self.durable_len < self.len {
+            self.len = self.durable_len;
+            let end = self.len.div_ceil(SECTOR as u64);
+            Arc::make_mut(&mut self.durable).split_off(&end);
+        }
+        self.cache = Arc::clone(&self.durable);
+    }
+
+    /// Changes one bit of the medium and the cache alike.
+    pub(super) fn flip_bit(&mut self, bit: u64) {
+        let (number, bit) = (bit / (8 * SECTOR as u64), (bit % (8 * SECTOR as u64)) as usize);
+        for sectors in [&mut self.cache, &mut self.durable] {
+            let mut bytes = *sector(sectors, number);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            store(Arc::make_mut(sectors), number, Arc::new(bytes));
+        }
+    }
+
+    /// The sectors of the medium that are not zeros.
+    pub(super) fn durable_sectors(&self) -> impl Iterator<Item = (u64, &[u8; SECTOR])> {
+        self.durable.iter().map(|(number, bytes)| (*number, &**bytes))
+    }
+}
+
+fn sector(sectors: &BTreeMap<u64, Sector>, number: u64) -> &[u8; SECTOR] {
+    sectors.get(&number).map_or(&ZEROS, |bytes| &**bytes)
+}
+
+/// Zeros are not stored, so that a sparse file stays small and equal contents are equal maps.
+fn store(sectors: &mut BTreeMap<u64, Sector>, number: u64, bytes: Sector) {
+    if *bytes == ZEROS {
+        sectors.remove(&number);
+    } else {
+        sectors.insert(number, bytes);
+    }
+}
