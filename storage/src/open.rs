@@ -220,11 +220,13 @@ fn assemble(
         Durability::Flushed => Confirm::Local(Durability::Flushed),
         Durability::Confirmed => Confirm::External,
     };
+    let rules = DispatchRules::default();
     let log_options = LogOptions {
         segment_bytes: options.segment_bytes,
         store_host: options.store_host,
         staged_bytes_max: options.staged_bytes_max,
         confirm,
+        delay_levels: rules.delay_levels.clone(),
         sealed_from: file.state().sealed_from,
         damaged: report.log.damaged.clone(),
     };
@@ -237,7 +239,6 @@ fn assemble(
         recovered.store_ms,
     );
     let log = Arc::new(log);
-    let rules = DispatchRules::default();
     let complete_to = known.state.map_or(PhysicalOffset(0), |state| state.queues_complete);
     report.queues = queues
         .recover(&*log, &rules, marks.min, end, complete_to)
