@@ -18,7 +18,7 @@ use crate::disk::{Directory, SegmentFile, write_all_at};
 pub(crate) const PATH: &str = "checkpoint";
 pub(crate) const ABORT: &str = "abort";
 pub(crate) const LOCK: &str = "lock";
-const LEN: u64 = 4096;
+pub(crate) const LEN: u64 = 4096;
 const FIELDS: usize = 5;
 
 /// The five numbers.

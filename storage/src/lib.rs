@@ -31,6 +31,7 @@ mod state;
 mod store;
 pub mod tag;
 mod threads;
+pub mod verify;
 
 pub use clock::{Clock, SystemClock};
 pub use dispatch::{
@@ -54,3 +55,4 @@ pub use receipt::{NotReached, Reached, Receipt};
 pub use record::{Record, RecordCrc, RecordError};
 pub use recovery::{Damage, LogRecovery, TailCut, WhatIsWrong};
 pub use store::{CloseError, Queue, Step, Store};
+pub use verify::{VerifyError, VerifyReport, verify};

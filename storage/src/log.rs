@@ -13,7 +13,6 @@
 
 mod append;
 pub(crate) mod cut;
-mod facts;
 mod flush;
 mod retention;
 pub(crate) mod segments;
@@ -27,7 +26,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::combine::Combiner;
 use crate::disk::Directory;
-use crate::dispatch::{DelayLevels, DispatchFact, LogItem, LogRecords};
+use crate::dispatch::{LogItem, LogRecords};
 use crate::error::{Failure, ReadError};
 use crate::marks::{Confirm, Generation, Marks, Watermarks};
 use crate::record::{Record, RecordCrc, Scanned, next_at};
@@ -36,7 +35,6 @@ use crate::{Clock, Epoch, PhysicalOffset};
 
 pub use append::AppendError;
 pub(crate) use append::{Placed, Staged};
-use facts::Facts;
 use segments::Segments;
 
 /// What the log needs to know; the rest of the store's options is none of its business.
@@ -47,7 +45,6 @@ pub(crate) struct LogOptions {
     /// Bytes reserved and not yet written, at most; more is refused before it is written.
     pub(crate) staged_bytes_max: u64,
     pub(crate) confirm: Confirm,
-    pub(crate) delay_levels: DelayLevels,
     /// Every record from here on carries its own checksum.
     pub(crate) sealed_from: PhysicalOffset,
     /// Ranges that recovery found unreadable and kept.
@@ -67,7 +64,6 @@ pub(crate) struct CommitLog {
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Vec<u8>>,
-    facts: Mutex<Facts>,
     failure: OnceLock<Failure>,
 }
 
@@ -96,7 +92,6 @@ struct Slot {
     start: PhysicalOffset,
     len: u64,
     bytes: Option<Vec<u8>>,
-    facts: Vec<DispatchFact>,
 }
 
 impl CommitLog {
@@ -129,7 +124,6 @@ impl CommitLog {
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),
-            facts: Mutex::default(),
             failure: OnceLock::new(),
             options,
         }
@@ -212,10 +206,6 @@ impl CommitLog {
 
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
         if at >= self.options.sealed_from { RecordCrc::Required } else { RecordCrc::IfPresent }
-    }
-
-    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn head(&self) -> MutexGuard<'_, Head> {

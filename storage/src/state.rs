@@ -179,6 +179,22 @@ fn decode(slot: &[u8]) -> Option<(u64, State)> {
     Some((sequence, state))
 }
 
+/// The first byte that no writer left there: of a slot whose checksum does not hold, or behind the
+/// slots.
+pub(crate) fn first_unexpected(bytes: &[u8]) -> Option<usize> {
+    let slots = bytes.chunks(SLOT_LEN as usize).zip((0..).step_by(SLOT_LEN as usize));
+    for (slot, at) in slots {
+        let (used, rest) = slot.split_at_checked(USED)?;
+        if used.iter().any(|byte| *byte != 0) && !crc_holds(used) {
+            return Some(at);
+        }
+        if let Some(stray) = rest.iter().position(|byte| *byte != 0) {
+            return Some(at + USED + stray);
+        }
+    }
+    None
+}
+
 fn crc_holds(slot: &[u8]) -> bool {
     crc32fast::hash(&slot[..COVERED]).to_be_bytes() == slot[COVERED..USED]
 }

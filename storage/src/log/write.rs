@@ -6,7 +6,6 @@
 
 use std::io::{self, IoSlice};
 
-use super::facts::Written;
 use super::{CommitLog, Slot};
 use crate::disk::SegmentFile;
 use crate::error::Failure;
@@ -36,12 +35,9 @@ impl CommitLog {
             unreachable!("a reserved range lies in a segment that exists: {start}");
         };
         let written = write_slots(&*segment.file, start.0 - segment.start.0, &slots);
-        let mut facts = self.facts();
-        for Slot { start, len, bytes, facts: of_slot } in slots {
-            facts.push(Written { start, end: start.after(len), facts: of_slot });
-            self.keep_buffer(bytes.unwrap_or_default());
+        for bytes in slots.into_iter().filter_map(|slot| slot.bytes) {
+            self.keep_buffer(bytes);
         }
-        drop(facts);
         match written {
             Ok(()) => self.marks.advance_written(end),
             Err(error) => {

@@ -55,10 +55,7 @@ impl Record {
     /// [`RecordError`]: the first thing found wrong.
     pub fn parse(bytes: Bytes, at: PhysicalOffset, crc: RecordCrc) -> Result<Self, RecordError> {
         let record = Self::unverified(bytes)?;
-        record.check_sums(crc)?;
-        if record.physical() != at {
-            return Err(RecordError::Position { found: record.physical(), expected: at });
-        }
+        record.check(at, crc)?;
         Ok(record)
     }
 
@@ -75,7 +72,8 @@ impl Record {
         Ok(Self { bytes, shape })
     }
 
-    fn check_sums(&self, crc: RecordCrc) -> Result<(), RecordError> {
+    /// Everything that [`Record::parse`] checks and [`Record::unverified`] does not.
+    pub(crate) fn check(&self, at: PhysicalOffset, crc: RecordCrc) -> Result<(), RecordError> {
         let (found, expected) = (self.body_crc(), crc31(&self.bytes[self.shape.body()]));
         if found != expected {
             return Err(RecordError::BodyCrc { found, expected });
@@ -95,7 +93,10 @@ impl Record {
             }
             None => {}
         }
-        Ok(())
+        match self.physical() {
+            found if found == at => Ok(()),
+            found => Err(RecordError::Position { found, expected: at }),
+        }
     }
 
     /// The record as stored: a slice of the log.
