@@ -97,9 +97,9 @@ impl<S: Stream> Driver<S> {
 
     fn run(&mut self, cx: &mut Context<'_>, space: &mut Workspace) -> Poll<CloseReason> {
         if !std::mem::replace(&mut self.opened, true)
-            && caught(|| self.service.opened(&self.connection)).is_err()
+            && let Err(reason) = self.caught(|| self.service.opened(&self.connection))
         {
-            return Poll::Ready(CloseReason::Panicked);
+            return Poll::Ready(reason);
         }
         for _ in 0..TURNS_PER_POLL {
             match self.pass(cx, space) {
@@ -210,7 +210,7 @@ impl<S: Stream> Driver<S> {
         let bytes = if wanted > 0 { bytes } else { 0 };
         self.end.received(&mut space.answers, wanted, bytes, &mut space.woken);
         if !space.requests.is_empty() {
-            let turn = caught(|| self.service.turn(&self.connection, &mut space.requests));
+            let turn = self.caught(|| self.service.turn(&self.connection, &mut space.requests));
             space.requests.clear();
             turn?;
         }
@@ -252,18 +252,21 @@ impl<S: Stream> Driver<S> {
         }
     }
 
+    /// Runs code of the service; its panic ends the connection, not the thread.
+    fn caught(&self, run: impl FnOnce()) -> Result<(), CloseReason> {
+        catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+            self.end.watch.panicked(payload);
+            CloseReason::Panicked
+        })
+    }
+
     fn finish(&mut self, reason: &CloseReason) {
         self.stream = None;
         self.timer = None;
         self.end.finish(reason);
         // A panic here has nothing left to close.
-        let _ = caught(|| self.service.closed(&self.connection, reason));
+        let _ = self.caught(|| self.service.closed(&self.connection, reason));
     }
-}
-
-/// Runs code of the service; its panic ends the connection, not the thread.
-fn caught(run: impl FnOnce()) -> Result<(), CloseReason> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| CloseReason::Panicked)
 }
 
 impl<S: Stream> Future for Driver<S> {

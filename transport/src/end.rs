@@ -4,6 +4,7 @@
 //! without the lock, and leaves its waker here only while it is parked: so the first frame queued
 //! behind its back wakes it, and the next thousand do not.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub(crate) trait Watch: Send + Sync {
     fn stray(&self, count: u64);
     /// The connection ended.
     fn closed(&self, _end: &End, _reason: &CloseReason) {}
+    /// The service panicked with this.
+    fn panicked(&self, _payload: Box<dyn Any + Send>) {}
 }
 
 pub(crate) struct End {

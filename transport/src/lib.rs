@@ -14,6 +14,7 @@ mod end;
 mod ext_fields;
 pub mod frame;
 mod limits;
+pub mod memory;
 mod outbox;
 pub mod runtime;
 #[cfg(feature = "tcp")]
