@@ -138,8 +138,8 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// unless `bytes` is empty). Use [`write_all_at`] unless a short write is of interest.
     ///
     /// # Errors
-    /// `InvalidInput` past the end of the file, `ResourceBusy` where a slice handed out by
-    /// [`SegmentFile::read`] may lie, or the system's error (`StorageFull`, `EIO`, …); part of the
+    /// `InvalidInput` past the end of the file, `ResourceBusy` where bytes are settled or a slice
+    /// handed out by [`SegmentFile::read`] may lie, or the system's error (`StorageFull`, `EIO`, …); part of the
     /// bytes may then have been written.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<usize>;
 
@@ -149,16 +149,20 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// As [`SegmentFile::write_at`].
     fn write_vectored_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Declares that the bytes before `upto` stay as they are for the life of the file: a write
+    /// there is refused unless it writes what is there. Slices of them may be held for ever.
+    fn settle(&self, upto: u64);
+
     /// The bytes of `range`, inside the mapping: nothing is copied, and the mapping lives until
     /// the last slice drops, even when the file was removed.
     ///
-    /// Bytes handed out never change: as long as any slice of the file lives, a write that starts
-    /// below the end of the furthest range read so far is refused. So read only what is no longer
-    /// written to (the store's marks see to it), and use [`SegmentFile::read_into`] for the rest.
+    /// Bytes handed out never change. Of a settled range ([`SegmentFile::settle`]) that is clear; a
+    /// slice that reaches further is for the moment: as long as one lives, a write that starts below
+    /// the end of the furthest is refused. [`SegmentFile::read_into`] is in nobody's way.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the range passes the end of the file, `ResourceBusy` when a write that
-    /// starts before the end of the range is under way, or the system's error.
+    /// `UnexpectedEof` when the range passes the end of the file, `ResourceBusy` when it is not
+    /// settled and a write that starts before its end is under way, or the system's error.
     fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
 
     /// Copies the bytes from `at` on into the whole of `buffer`. For what may still be written to:
@@ -187,11 +191,16 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`SegmentFile::write_at`].
     fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         let mut at = range.start;
         while at < range.end {
             let len = (range.end - at).min(ZEROS.len() as u64);
-            at += self.write_at(at, &ZEROS[..len as usize])? as u64;
+            match self.write_at(at, &ZEROS[..len as usize]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => at += written as u64,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(())
     }

@@ -93,7 +93,9 @@ pub const CHECKS: &[Check] = &[
     ("ranges past the end are refused", ranges_past_the_end_are_refused),
     ("a slice outlives its file and its name", slices_outlive_the_file),
     ("bytes handed out never change", slices_never_change),
+    ("settled bytes may be held for ever, and stay", settled_bytes_stay),
     ("a file grows behind its readers", appending_behind_readers),
+    ("zeroing leaves zeros, and the rest alone", zeroing_leaves_zeros),
     ("allocated space reads as zeros and is written", allocation_keeps_the_bytes),
     ("started syncs complete once", started_syncs_complete),
     ("syncing what is missing fails", syncing_nothing_fails),
@@ -323,11 +325,42 @@ fn slices_never_change(subject: &Subject) {
     assert_eq!(&file.read(0..8192).unwrap()[..], &[2; 8192]);
 }
 
+fn settled_bytes_stay(subject: &Subject) {
+    let file = subject.file("log", &[1; 8192]);
+    file.settle(4000);
+    let held = file.read(3000..4000).unwrap();
+    // Looking further is for the moment only, and what is settled is in nobody's way.
+    drop(file.read(0..8192).unwrap());
+    write_all_at(&*file, 4000, &[2; 4192]).unwrap();
+    assert_eq!(kind(file.write_at(3999, &[2; 10])), ErrorKind::ResourceBusy);
+    write_all_at(&*file, 3999, &[1, 2, 2]).unwrap();
+    drop(file);
+    let again = subject.directory.open("log").unwrap();
+    assert_eq!(kind(again.write_at(0, &[2])), ErrorKind::ResourceBusy, "a slice is left");
+    write_all_at(&*again, 4000, &[3; 10]).unwrap();
+    again.settle(0);
+    again.settle(u64::MAX);
+    assert_eq!(kind(again.zero(8191..8192)), ErrorKind::ResourceBusy);
+    assert_eq!(held, vec![1; 1000]);
+}
+
+fn zeroing_leaves_zeros(subject: &Subject) {
+    let file = subject.directory.create("log", 1 << 24).unwrap();
+    write_all_at(&*file, 0, &[1; 20_000]).unwrap();
+    file.zero(1000..1 << 24).unwrap();
+    file.zero(7..7).unwrap();
+    assert_eq!(kind(file.zero(0..(1 << 24) + 1)), ErrorKind::InvalidInput);
+    let bytes = file.read(0..30_000).unwrap();
+    assert!(bytes[..1000].iter().all(|byte| *byte == 1) && bytes[1000..].iter().all(|byte| *byte == 0));
+    assert_eq!(kind(file.zero(1000..2000)), ErrorKind::ResourceBusy);
+}
+
 fn appending_behind_readers(subject: &Subject) {
     let file = subject.directory.create("log", 8192).unwrap();
     let mut held = Vec::new();
     for at in (0..8192).step_by(64) {
         write_all_at(&*file, at, &[at as u8 / 64 + 1; 64]).unwrap();
+        file.settle(at + 64);
         held.push(file.read(at..at + 64).unwrap());
     }
     for (index, slice) in held.iter().enumerate() {

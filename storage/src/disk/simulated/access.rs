@@ -8,11 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::SimulatedDisk;
-use super::content::Content;
+use super::content::{Content, SECTOR};
 use super::faults::{DiskOperation, FaultEffect, io_error};
 use super::image::Inode;
 use super::inspect::MachineGone;
-use super::state::{State, Verdict};
+use super::state::{Lease, State, Verdict};
 use super::syncs::Target;
 use crate::disk::{
     Directory, DirectoryEntry, DirectoryLock, DiskSpace, EntryKind, LockHeld, OnSynced, SegmentFile,
@@ -234,7 +234,8 @@ struct SimulatedFile {
 /// Bytes that were read, and the sign that they still are looked at.
 struct Slice {
     bytes: Vec<u8>,
-    _token: Arc<()>,
+    _any: Arc<()>,
+    _temporary: Option<Arc<()>>,
 }
 
 impl AsRef<[u8]> for Slice {
@@ -261,7 +262,8 @@ impl Drop for SimulatedFile {
                 state.open.remove(&self.inode);
             }
         }
-        if state.leases.get(&self.inode).is_some_and(|lease| Arc::strong_count(&lease.token) == 1) {
+        let unseen = |lease: &Lease| Arc::strong_count(&lease.any) == 1;
+        if !state.open.contains_key(&self.inode) && state.leases.get(&self.inode).is_some_and(unseen) {
             state.leases.remove(&self.inode);
         }
     }
@@ -289,7 +291,7 @@ impl SimulatedFile {
         len: usize,
     ) -> io::Result<usize> {
         let verdict = state.begin(DiskOperation::Write, &self.path, at..at + len as u64, "")?;
-        self.check_not_held(state, at)?;
+        self.check_not_held(state, at, parts)?;
         let fitting = state.fitting(self.inode, &(at..at + len as u64)) as usize;
         let (taken, lost, error) = match verdict {
             Verdict::Proceed | Verdict::Struck(FaultEffect::Never | FaultEffect::Late(_)) => {
@@ -322,12 +324,19 @@ impl SimulatedFile {
     }
 
     /// The same rule as for a mapped file: bytes that were handed out do not change.
-    fn check_not_held(&self, state: &mut State, at: u64) -> io::Result<()> {
+    fn check_not_held(&self, state: &mut State, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
         let Some(lease) = state.leases.get_mut(&self.inode) else { return Ok(()) };
-        if lease.frozen > at && Arc::strong_count(&lease.token) > 1 {
-            return Err(busy("a slice handed out by an earlier read may lie where this write goes"));
+        if at < lease.settled {
+            let mut there = vec![0; (lease.settled - at) as usize];
+            state.image.content(self.inode).into_iter().for_each(|content| content.read(at, &mut there));
+            if parts.iter().flat_map(|part| part.iter()).zip(&there).any(|(new, old)| new != old) {
+                return Err(busy("the bytes where this write goes are settled"));
+            }
         }
-        if lease.frozen > at {
+        if lease.frozen > at.max(lease.settled) {
+            if Arc::strong_count(&lease.temporary) > 1 {
+                return Err(busy("a slice handed out by an earlier read may lie where this write goes"));
+            }
             lease.frozen = 0;
         }
         Ok(())
@@ -357,6 +366,12 @@ impl SegmentFile for SimulatedFile {
         self.write_parts(at, parts)
     }
 
+    fn settle(&self, upto: u64) {
+        let mut state = self.disk.lock();
+        let lease = state.leases.entry(self.inode).or_default();
+        lease.settled = lease.settled.max(upto.min(self.len));
+    }
+
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let mut state = self.disk.lock();
         let content = self.begin_read(&mut state, range.clone())?;
@@ -366,8 +381,11 @@ impl SegmentFile for SimulatedFile {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         content.copy_written(range.start, &mut bytes);
         let lease = state.leases.entry(self.inode).or_default();
-        lease.frozen = lease.frozen.max(range.end);
-        Ok(Bytes::from_owner(Slice { bytes, _token: Arc::clone(&lease.token) }))
+        let temporary = (range.end > lease.settled).then(|| Arc::clone(&lease.temporary));
+        if temporary.is_some() {
+            lease.frozen = lease.frozen.max(range.end);
+        }
+        Ok(Bytes::from_owner(Slice { bytes, _any: Arc::clone(&lease.any), _temporary: temporary }))
     }
 
     fn read_into(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -389,6 +407,15 @@ impl SegmentFile for SimulatedFile {
             }
             Ok(())
         })
+    }
+
+    fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        let len = range.end.saturating_sub(range.start);
+        check_writable(range.start, len, self.len)?;
+        let written = self.disk.lock().image.content(self.inode).map_or(0, |content| content.written_end());
+        // What was never written is zeros already.
+        let end = (range.start + len).min(written.next_multiple_of(SECTOR as u64));
+        if range.start < end { self.write_zeros(range.start..end) } else { Ok(()) }
     }
 
     fn start_sync_from(&self, site: SyncSite, done: OnSynced) {

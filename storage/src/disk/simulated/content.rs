@@ -135,6 +135,14 @@ impl Content {
         }
     }
 
+    /// One past the last byte that may be something else than zero, in the cache or on the medium.
+    pub(super) fn written_end(&self) -> u64 {
+        let last = |sectors: &BTreeMap<u64, Sector>| sectors.keys().next_back().copied();
+        let pending = self.pending.keys().next_back().copied();
+        let last = last(&self.cache).max(last(&self.durable)).max(pending);
+        last.map_or(0, |last| (last + 1) * SECTOR as u64).min(self.len)
+    }
+
     /// Makes durable what was written up to number `upto`.
     pub(super) fn sync(&mut self, upto: u64) {
         let durable = Arc::make_mut(&mut self.durable);

@@ -52,13 +52,17 @@ struct Streams {
     delay: Random,
 }
 
-/// The slices of a file that may be out.
+/// What slices of a file may be out; see the same numbers of a real file.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
-    /// End of the furthest range handed out.
+    /// Bytes before this never change.
+    pub(super) settled: u64,
+    /// End of the furthest temporary slice.
     pub(super) frozen: u64,
+    /// Shared with every temporary slice.
+    pub(super) temporary: Arc<()>,
     /// Shared with every slice.
-    pub(super) token: Arc<()>,
+    pub(super) any: Arc<()>,
 }
 
 /// One operation that the disk was asked for.
