@@ -104,6 +104,10 @@ impl CommitLog {
         marks: Marks,
         store_ms: i64,
     ) -> Self {
+        // Recovery looked past the end; what lies before it may be read and held from now on.
+        for segment in found.iter().filter(|segment| segment.start < marks.written) {
+            segment.file.settle(marks.written.0 - segment.start.0);
+        }
         let segments = Segments::new(Arc::clone(&directory), options.segment_bytes, found);
         Self {
             directory,

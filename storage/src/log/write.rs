@@ -39,7 +39,10 @@ impl CommitLog {
             self.keep_buffer(bytes);
         }
         match written {
-            Ok(()) => self.marks.advance_written(end),
+            Ok(()) => {
+                segment.file.settle(end.0 - segment.start.0);
+                self.marks.advance_written(end);
+            }
             Err(error) => {
                 let file = super::segments::path(segment.start);
                 self.fail(Failure::write(file, start.0 - segment.start.0, error));
