@@ -13,6 +13,7 @@
 
 mod append;
 pub(crate) mod cut;
+mod facts;
 mod flush;
 mod retention;
 pub(crate) mod segments;
@@ -26,7 +27,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::combine::Combiner;
 use crate::disk::Directory;
-use crate::dispatch::{LogItem, LogRecords};
+use crate::dispatch::{DelayLevels, DispatchFact, LogItem, LogRecords};
 use crate::error::{Failure, ReadError};
 use crate::marks::{Confirm, Generation, Marks, Watermarks};
 use crate::record::{Record, RecordCrc, Scanned, next_at};
@@ -35,6 +36,7 @@ use crate::{Clock, Epoch, PhysicalOffset};
 
 pub use append::AppendError;
 pub(crate) use append::{Placed, Staged};
+use facts::Facts;
 use segments::Segments;
 
 /// What the log needs to know; the rest of the store's options is none of its business.
@@ -45,6 +47,7 @@ pub(crate) struct LogOptions {
     /// Bytes reserved and not yet written, at most; more is refused before it is written.
     pub(crate) staged_bytes_max: u64,
     pub(crate) confirm: Confirm,
+    pub(crate) delay_levels: DelayLevels,
     /// Every record from here on carries its own checksum.
     pub(crate) sealed_from: PhysicalOffset,
     /// Ranges that recovery found unreadable and kept.
@@ -64,6 +67,7 @@ pub(crate) struct CommitLog {
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Vec<u8>>,
+    facts: Mutex<Facts>,
     failure: OnceLock<Failure>,
 }
 
@@ -92,6 +96,7 @@ struct Slot {
     start: PhysicalOffset,
     len: u64,
     bytes: Option<Vec<u8>>,
+    facts: Vec<DispatchFact>,
 }
 
 impl CommitLog {
@@ -128,6 +133,7 @@ impl CommitLog {
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),
+            facts: Mutex::default(),
             failure: OnceLock::new(),
             options,
         }
@@ -210,6 +216,10 @@ impl CommitLog {
 
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
         if at >= self.options.sealed_from { RecordCrc::Required } else { RecordCrc::IfPresent }
+    }
+
+    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn head(&self) -> MutexGuard<'_, Head> {

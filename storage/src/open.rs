@@ -10,7 +10,7 @@ use crate::dispatch::{DispatchRules, Dispatcher};
 use crate::log::{CommitLog, LogOptions, segments};
 use crate::marks::{Confirm, Marks};
 use crate::options::StoreOptions;
-use crate::queue::{QueueOptions, QueueTable};
+use crate::queue::{LogRange, QueueOptions, QueueTable};
 use crate::recovery::{self, Known, LogRecovery, Recovered};
 use crate::state::{self, Found, State, StateFile};
 use crate::store::Inner;
@@ -204,8 +204,6 @@ fn assemble(
     (mut report, lock): (RecoveryReport, DirectoryLock),
 ) -> Result<Inner, OpenError> {
     let end = recovered.end;
-    let queue_options = QueueOptions { file_entries: options.queue_file_entries, ..QueueOptions::default() };
-    let queues = Arc::new(QueueTable::new(Arc::clone(&directory), queue_options));
     let marks = Marks {
         epoch: file.state().epoch,
         min: recovered.min,
@@ -220,11 +218,13 @@ fn assemble(
         Durability::Flushed => Confirm::Local(Durability::Flushed),
         Durability::Confirmed => Confirm::External,
     };
+    let rules = DispatchRules::default();
     let log_options = LogOptions {
         segment_bytes: options.segment_bytes,
         store_host: options.store_host,
         staged_bytes_max: options.staged_bytes_max,
         confirm,
+        delay_levels: rules.delay_levels.clone(),
         sealed_from: file.state().sealed_from,
         damaged: report.log.damaged.clone(),
     };
@@ -237,11 +237,22 @@ fn assemble(
         recovered.store_ms,
     );
     let log = Arc::new(log);
-    let rules = DispatchRules::default();
-    let complete_to = known.state.map_or(PhysicalOffset(0), |state| state.queues_complete);
-    report.queues = queues
-        .recover(&*log, &rules, marks.min, end, complete_to)
+    let queue_options = QueueOptions { file_entries: options.queue_file_entries, ..QueueOptions::default() };
+    let closed_at = known.state.and_then(|state| state.clean_end);
+    let range = LogRange {
+        min: marks.min,
+        end,
+        // Somebody who appended since we closed the store wrote to the queues too.
+        complete_to: known
+            .state
+            .filter(|_| closed_at.is_none_or(|at| at == end))
+            .map(|state| state.queues_complete),
+        clean: report.log.clean && closed_at == Some(end),
+    };
+    let (queues, found) = QueueTable::recover(Arc::clone(&directory), queue_options, &rules, &*log, range)
         .map_err(|error| OpenError::Queues(Box::new(error)))?;
+    let queues = Arc::new(queues);
+    report.queues = found;
     let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, options.observers.clone(), end);
     Ok(Inner::new(directory, log, queues, dispatcher, options, file, checkpoint, (report, lock)))
 }

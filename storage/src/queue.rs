@@ -14,20 +14,26 @@
 //! bytes; a queue that has a folder in `batchconsumequeue/` has entries of 46 bytes, one for each
 //! inner batch.
 
+mod believe;
 mod entry;
 mod error;
+mod load;
+mod rebuild;
+mod recovery;
 mod slots;
-mod stub;
+mod sums;
 mod table;
-pub use stub::QueueRecovery;
 mod time;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use believe::Distrust;
 pub use entry::{Layout, QueueEntry};
 pub use error::QueueError;
+pub use rebuild::QueueFindings;
+pub use recovery::{LogRange, QueueRecovery, QueueRecoveryError};
 pub use table::{QueueOptions, QueueTable};
 pub use time::Boundary;
 
@@ -36,6 +42,9 @@ use slots::{Slots, Unsynced};
 
 /// The most entries that one call of [`ConsumeQueue::entries`] returns.
 pub const ENTRIES_MAX: usize = 4096;
+
+/// Numbers from here on are in no queue: their place in its files could not be computed.
+const NUMBER_MAX: u64 = (i64::MAX / 64).cast_unsigned();
 
 /// One queue of a topic.
 pub struct ConsumeQueue {
@@ -159,7 +168,7 @@ impl ConsumeQueue {
             };
         }
         if entry.offset > max {
-            if !state.slots.is_fresh() {
+            if !state.slots.is_fresh() || entry.offset.0 > NUMBER_MAX {
                 return Err(QueueError::Gap { max, found: *entry });
             }
             self.begin_at(&mut state, entry.offset);

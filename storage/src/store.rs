@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::{self, CheckpointFile};
 use crate::combine::Combiner;
 use crate::disk::{Directory, DirectoryLock};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{DispatchError, Dispatcher};
 use crate::error::Failure;
 use crate::log::{AppendError, CommitLog, Staged};
 use crate::marks::{Marks, Waiter};
@@ -371,7 +371,7 @@ impl Inner {
 
     fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
         let queue = self.queues.find_or_create(&message.topic, message.queue);
-        Ok(staged.push(message, self.log.store_host(), queue)?)
+        Ok(self.log.stage(staged, message, queue)?)
     }
 
     /// Moves everything on that can move at once: writes, starts a flush, dispatches.
@@ -413,7 +413,7 @@ impl Inner {
         if before >= upto || marks.has_failed() {
             return false;
         }
-        let result = dispatcher.step(&*self.log, upto, budget);
+        let result = self.dispatch_to(&mut dispatcher, upto, budget);
         marks.advance_dispatched(dispatcher.dispatched());
         match result {
             Ok(reached) => reached > before,
@@ -421,6 +421,28 @@ impl Inner {
                 self.note_dispatch_error(error);
                 false
             }
+        }
+    }
+
+    /// Dispatches from the facts that the writer left, or by walking the log up to where they start.
+    fn dispatch_to(
+        &self,
+        dispatcher: &mut Dispatcher,
+        upto: PhysicalOffset,
+        budget: usize,
+    ) -> Result<PhysicalOffset, DispatchError> {
+        let mut facts = self.log.facts();
+        let at = dispatcher.dispatched();
+        let written = facts.take(at, upto, budget);
+        // A range that is confirmed in part is walked in part.
+        let walk_to = facts.start().filter(|start| *start > at).map_or(upto, |start| start.min(upto));
+        drop(facts);
+        match written.last() {
+            Some(last) => {
+                let end = last.end;
+                dispatcher.step_facts(written.iter().flat_map(|range| &range.facts), end)
+            }
+            None => dispatcher.step(&*self.log, walk_to, budget),
         }
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{CommitLog, Head, Slot};
 use crate::blank::{self, BLANK_LEN_MIN};
-use crate::dispatch::messages_in;
+use crate::dispatch::{DelayLevels, DispatchFact, TagsCode, messages_in};
 use crate::error::Failure;
 use crate::message::{Message, MessageError};
-use crate::queue::ConsumeQueue;
+use crate::queue::{ConsumeQueue, QueueEntry};
 use crate::record::{self, Encoded};
 use crate::{Epoch, PhysicalOffset, Position, QueueOffset};
 
@@ -86,9 +86,16 @@ pub(crate) struct Staged {
 struct StagedRecord {
     encoded: Encoded,
     queue: Arc<ConsumeQueue>,
-    /// Queue offsets that the record takes: more than one for an inner batch, none for a prepared
-    /// or rolled-back transaction.
-    numbers: u64,
+    /// `None` for a prepared or rolled-back transaction, which has no number and no entry.
+    entry: Option<EntryFacts>,
+}
+
+/// What a queue entry says besides where the record came to stand.
+#[derive(Clone, Copy)]
+struct EntryFacts {
+    tags: TagsCode,
+    /// Messages in the record: more than one for an inner batch.
+    messages: u16,
 }
 
 /// A numbered range that was not published yet.
@@ -135,15 +142,19 @@ impl Staged {
         Self { bytes, records: Vec::new() }
     }
 
-    /// Encodes `message` behind the records already here.
-    pub(crate) fn push(
+    fn push(
         &mut self,
         message: &Message,
         store_host: std::net::SocketAddr,
+        levels: &DelayLevels,
         queue: Arc<ConsumeQueue>,
     ) -> Result<(), MessageError> {
         let encoded = record::encode(message, store_host, &mut self.bytes)?;
-        self.records.push(StagedRecord { numbers: numbers(message), encoded, queue });
+        let entry = message.transaction().is_queued().then(|| EntryFacts {
+            tags: TagsCode::of(message.topic.as_str(), message.properties(), levels),
+            messages: messages_in(message.sys_flag, message.properties()),
+        });
+        self.records.push(StagedRecord { encoded, queue, entry });
         Ok(())
     }
 
@@ -158,8 +169,14 @@ impl CommitLog {
         Staged::in_buffer(self.buffers.pop().unwrap_or_default())
     }
 
-    pub(crate) const fn store_host(&self) -> std::net::SocketAddr {
-        self.options.store_host
+    /// Encodes `message`, which goes to `queue`, behind what is staged already.
+    pub(crate) fn stage(
+        &self,
+        staged: &mut Staged,
+        message: &Message,
+        queue: Arc<ConsumeQueue>,
+    ) -> Result<(), MessageError> {
+        staged.push(message, self.options.store_host, &self.options.delay_levels, queue)
     }
 
     /// Reserves, fills and publishes `staged`; nothing is written yet. With `together` all records
@@ -258,7 +275,12 @@ impl CommitLog {
             return Ok(left - BLANK_LEN);
         }
         let blank = blank::encode(u32::try_from(left).expect("a segment has less than 4 GiB"));
-        head.slots.push_back(Slot { start: head.end, len: left, bytes: Some(blank.to_vec()) });
+        head.slots.push_back(Slot {
+            start: head.end,
+            len: left,
+            bytes: Some(blank.to_vec()),
+            facts: Vec::new(),
+        });
         head.staged += left.min(BLANK_LEN);
         head.end = start;
         Ok(segment - BLANK_LEN)
@@ -282,32 +304,49 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// Records from the front that fit into `room` bytes together.
+    fn fitting(&self, room: u64) -> usize {
+        let mut left = room;
+        let fits = |record: &&StagedRecord| match left.checked_sub(record.encoded.len().into()) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        self.records.iter().take_while(fits).count()
+    }
+}
+
 impl Head {
     /// Numbers the longest prefix of the staged records that fits into `room` bytes.
     fn take(&mut self, staged: &mut Staged, room: u64, now: i64) -> Reservation {
         self.store_ms = self.store_ms.max(now);
         let start = self.end;
-        let mut records = Vec::with_capacity(staged.records.len());
-        let mut used = 0;
-        while let Some(record) = staged.records.get(records.len()) {
-            let len = u64::from(record.encoded.len());
-            if used + len > room {
-                break;
-            }
-            let queue_offset = match record.numbers {
-                0 => QueueOffset(0),
-                count => record.queue.take_numbers(count),
+        let fitting = staged.fitting(room);
+        let mut records = Vec::with_capacity(fitting);
+        let mut facts = Vec::with_capacity(fitting);
+        for StagedRecord { encoded, queue, entry } in staged.records.drain(..fitting) {
+            let (start, size) = (self.end, encoded.len());
+            let queue_offset = match entry {
+                None => QueueOffset(0),
+                Some(entry) => queue.take_numbers(entry.messages.into()),
             };
-            let end = self.end.after(len);
-            let position = Position { epoch: self.epoch, end };
-            let placed = Placed { position, start: self.end, queue_offset, store_ms: self.store_ms };
-            records.push(Reserved { encoded: record.encoded, placed });
-            (used, self.end) = (used + len, end);
+            self.end = start.after(size.into());
+            let position = Position { epoch: self.epoch, end: self.end };
+            let placed = Placed { position, start, queue_offset, store_ms: self.store_ms };
+            records.push(Reserved { encoded, placed });
+            facts.extend(entry.map(|EntryFacts { tags, messages }| {
+                let tags_code = tags.at(self.store_ms);
+                let entry = QueueEntry { physical: start, size, tags_code, offset: queue_offset, messages };
+                DispatchFact { queue, entry, store_ms: self.store_ms }
+            }));
         }
-        staged.records.drain(..records.len());
+        let used = self.end.0 - start.0;
         let rest = staged.bytes.split_off(usize::try_from(used).expect("staged in memory"));
         let bytes = std::mem::replace(&mut staged.bytes, rest);
-        self.slots.push_back(Slot { start, len: used, bytes: None });
+        self.slots.push_back(Slot { start, len: used, bytes: None, facts });
         self.staged += used;
         let slot = self.first_slot + self.slots.len() as u64 - 1;
         Reservation { slot, records, bytes, store_ms: self.store_ms }
@@ -319,13 +358,4 @@ impl Head {
         self.published += more;
         self.slots.get(self.published).map_or(self.end, |open| open.start)
     }
-}
-
-/// Queue offsets that `message` takes: none before a transaction is decided, the number of inner
-/// messages for an inner batch, else one.
-fn numbers(message: &Message) -> u64 {
-    if !message.transaction().is_queued() {
-        return 0;
-    }
-    u64::from(messages_in(message.sys_flag, message.properties()))
 }

@@ -67,7 +67,7 @@ impl CommitLog {
             let room = usize::try_from(segment - end.0 % segment).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             let len = now.len() as u64;
-            head.slots.push_back(Slot { start: end, len, bytes: Some(now.to_vec()) });
+            head.slots.push_back(Slot { start: end, len, bytes: Some(now.to_vec()), facts: Vec::new() });
             head.staged += len;
             head.end = end.after(len);
             let end = head.extend_published();
@@ -106,6 +106,7 @@ impl CommitLog {
         }
         kept.into_iter().for_each(|segment| self.segments.insert(segment));
         self.head().end = to;
+        self.facts().clear();
         self.marks.cut(to);
         Ok(())
     }

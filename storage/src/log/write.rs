@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice};
 
+use super::facts::Written;
 use super::{CommitLog, Slot};
 use crate::disk::SegmentFile;
 use crate::error::Failure;
@@ -35,9 +36,12 @@ impl CommitLog {
             unreachable!("a reserved range lies in a segment that exists: {start}");
         };
         let written = write_slots(&*segment.file, start.0 - segment.start.0, &slots);
-        for bytes in slots.into_iter().filter_map(|slot| slot.bytes) {
-            self.keep_buffer(bytes);
+        let mut facts = self.facts();
+        for Slot { start, len, bytes, facts: of_slot } in slots {
+            facts.push(Written { start, end: start.after(len), facts: of_slot });
+            self.keep_buffer(bytes.unwrap_or_default());
         }
+        drop(facts);
         match written {
             Ok(()) => {
                 segment.file.settle(end.0 - segment.start.0);

@@ -67,6 +67,13 @@ pub enum QueueError {
         /// The length in the options in bytes.
         expected: u64,
     },
+    /// A file has a name that no queue file of this length has.
+    FileName {
+        /// The file, relative to the store.
+        path: String,
+        /// The length in the options in bytes; names are multiples of it.
+        expected: u64,
+    },
     /// A sync failed or a cut was left half done: what the files hold is unknown until they are
     /// read again.
     Poisoned {
@@ -116,6 +123,11 @@ impl fmt::Display for QueueError {
             Self::FileLength { path, found, expected } => write!(
                 f,
                 "{path}: the file has {found} bytes and the options say {expected}; \
+                 open the store with the queue file size it was written with"
+            ),
+            Self::FileName { path, expected } => write!(
+                f,
+                "{path}: the name is no multiple of {expected}, the length in the options; \
                  open the store with the queue file size it was written with"
             ),
             Self::Poisoned { path } => {

@@ -16,14 +16,17 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::entry::Layout;
+use super::sums::{self, Sums};
 use super::{QueueEntry, QueueError};
 use crate::QueueOffset;
-use crate::disk::{Directory, SegmentFile, write_all_at};
+use crate::disk::{Directory, SegmentFile, parent, write_all_at};
 
 /// The tail is written when it covers this many bytes.
-const BLOCK: usize = 4096;
+const BLOCK: usize = sums::BLOCK as usize;
 /// With a disk that takes nothing the tail grows to this many bytes; then entries are refused.
 const TAIL_MAX: usize = 16 * BLOCK;
+/// Sums that wait in memory, at most.
+const SUMS_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -35,13 +38,22 @@ pub(super) struct Slots {
     files: BTreeMap<u64, SlotFile>,
     written: u64,
     tail: Vec<u8>,
+    /// CRC of the block in which `written` lies, up to there; `None` when it has to be read.
+    crc: Option<crc32fast::Hasher>,
+    /// Sums of blocks that were written: first slot of the file, block, sum.
+    sums: Vec<(u64, u64, u32)>,
+    /// Slots were written behind the last sum.
+    sum_dirty: bool,
     /// The folder has a new or a removed name that was not synced.
     names_dirty: bool,
+    /// The same for the folder of the sums.
+    sum_names_dirty: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SlotFile {
     opened: OnceLock<Arc<dyn SegmentFile>>,
+    sums: Sums,
     dirty: bool,
 }
 
@@ -56,8 +68,20 @@ pub(super) struct Unsynced {
 
 impl Slots {
     pub(super) fn new(directory: Arc<dyn Directory>, folder: String, layout: Layout, per_file: u64) -> Self {
-        let (files, tail) = (BTreeMap::new(), Vec::new());
-        Self { directory, folder, layout, per_file, files, written: 0, tail, names_dirty: false }
+        Self {
+            directory,
+            folder,
+            layout,
+            per_file,
+            files: BTreeMap::new(),
+            written: 0,
+            tail: Vec::new(),
+            crc: None,
+            sums: Vec::new(),
+            sum_dirty: false,
+            names_dirty: false,
+            sum_names_dirty: false,
+        }
     }
 
     pub(super) fn width(&self) -> u64 {
@@ -84,11 +108,37 @@ impl Slots {
         self.files.keys().copied()
     }
 
-    /// Sets the end. Whatever the files hold behind it is overwritten by what is appended, or
-    /// zeroed by [`Slots::clear_rest`].
+    /// Takes a file that exists.
+    pub(super) fn adopt(&mut self, start: u64) {
+        let sums = Sums::of(&self.path(start), self.per_file * self.width());
+        self.files.insert(start, SlotFile { opened: OnceLock::new(), sums, dirty: false });
+    }
+
+    /// Sets the end. What the files hold behind it is overwritten by what is appended, or zeroed by
+    /// [`Slots::clear_rest`].
     pub(super) fn set_end(&mut self, slot: u64) {
         self.tail.clear();
         self.written = slot;
+        self.crc = None;
+    }
+
+    /// Starts over at `slot`: the files in front of it go, its own is padded up to it, and what
+    /// stands behind is leftovers.
+    pub(super) fn restart(&mut self, slot: u64) -> Result<(), QueueError> {
+        let start = self.start_of(slot);
+        let old: Vec<u64> = self.files.range(..start).map(|(start, _)| *start).collect();
+        for start in old {
+            self.remove(start)?;
+        }
+        if self.files.contains_key(&start) && slot > start {
+            let file = self.file_for_writing(start, slot)?;
+            self.pad(&*file, slot - start).map_err(|error| self.io(start, error))?;
+            let blocks = ((slot - start) * self.width()).div_ceil(sums::BLOCK);
+            let unknown = vec![0; usize::try_from(blocks).expect("blocks of a file")];
+            self.store_sums(start, 0, &unknown)?;
+        }
+        self.set_end(slot);
+        Ok(())
     }
 
     /// Appends an entry to the tail, and writes the tail when a block of it is full.
@@ -104,15 +154,17 @@ impl Slots {
         Ok(())
     }
 
-    /// Writes the tail and gives its memory back: an idle queue costs none.
+    /// Writes the tail and the sums, and gives their memory back: an idle queue costs none.
     pub(super) fn write_out(&mut self) -> Result<(), QueueError> {
         self.write_tail()?;
         self.tail = Vec::new();
+        self.write_sums()?;
+        self.sums = Vec::new();
         Ok(())
     }
 
     /// Writes the tail: one system call, or one for each file that it reaches.
-    pub(super) fn write_tail(&mut self) -> Result<(), QueueError> {
+    fn write_tail(&mut self) -> Result<(), QueueError> {
         while !self.tail.is_empty() {
             let slot = self.written;
             let start = self.start_of(slot);
@@ -121,9 +173,65 @@ impl Slots {
             let file = self.file_for_writing(start, slot)?;
             let at = (slot - start) * self.width();
             write_all_at(&*file, at, &self.tail[..len]).map_err(|error| self.io(start, error))?;
+            self.add_sums(&*file, start, at, len).map_err(|error| self.io(start, error))?;
             self.tail.drain(..len);
             self.written += len as u64 / self.width();
         }
+        if self.sums.len() > SUMS_MAX { self.write_sums() } else { Ok(()) }
+    }
+
+    /// Takes the first `len` bytes of the tail, which were written at `at`, into the sums.
+    fn add_sums(&mut self, file: &dyn SegmentFile, start: u64, at: u64, len: usize) -> io::Result<()> {
+        let mut crc = match self.crc.take() {
+            Some(crc) => crc,
+            None => crc_of(file, at / sums::BLOCK * sums::BLOCK..at)?,
+        };
+        let file_len = self.per_file * self.width();
+        let (mut at, mut rest) = (at, &self.tail[..len]);
+        while !rest.is_empty() {
+            let block = at / sums::BLOCK;
+            let block_end = ((block + 1) * sums::BLOCK).min(file_len);
+            let part = rest.len().min(usize::try_from(block_end - at).expect("at most a block"));
+            crc.update(&rest[..part]);
+            (at, rest) = (at + part as u64, &rest[part..]);
+            self.sum_dirty = at < block_end;
+            if at == block_end {
+                let full = std::mem::take(&mut crc);
+                self.sums.push((start, block, sums::sum(full.finalize())));
+                self.files[&start].sums.trust(block);
+            }
+        }
+        self.crc = Some(crc);
+        Ok(())
+    }
+
+    /// Writes the sums that wait, and that of the block that is not full yet: one system call for
+    /// consecutive blocks of a file.
+    fn write_sums(&mut self) -> Result<(), QueueError> {
+        if std::mem::take(&mut self.sum_dirty) {
+            let start = self.start_of(self.written);
+            let at = (self.written - start) * self.width();
+            let block = at / sums::BLOCK;
+            let block_end = ((block + 1) * sums::BLOCK).min(self.per_file * self.width());
+            let rest = usize::try_from(block_end - at).expect("at most a block");
+            let mut crc = self.crc.clone().expect("slots were written in this block");
+            crc.update(&[0; BLOCK][..rest]);
+            self.sums.push((start, block, sums::sum(crc.finalize())));
+        }
+        let waiting = std::mem::take(&mut self.sums);
+        let follows = |a: &(u64, u64, u32), b: &(u64, u64, u32)| a.0 == b.0 && a.1 + 1 == b.1;
+        for run in waiting.chunk_by(follows) {
+            let (start, block, _) = run[0];
+            let sums: Vec<u32> = run.iter().map(|(_, _, sum)| *sum).collect();
+            self.store_sums(start, block, &sums)?;
+        }
+        Ok(())
+    }
+
+    fn store_sums(&mut self, start: u64, block: u64, sums: &[u32]) -> Result<(), QueueError> {
+        let Some(file) = self.files.get_mut(&start) else { return Ok(()) };
+        let stored = file.sums.store(&*self.directory, block, sums);
+        self.sum_names_dirty |= stored.map_err(|error| self.io(start, error))?;
         Ok(())
     }
 
@@ -132,9 +240,10 @@ impl Slots {
     fn file_for_writing(&mut self, start: u64, slot: u64) -> Result<Arc<dyn SegmentFile>, QueueError> {
         if !self.files.contains_key(&start) {
             let made = self.create(start, slot).map_err(|error| self.io(start, error))?;
-            let file = SlotFile { opened: OnceLock::from(made), dirty: true };
-            self.files.insert(start, file);
+            self.adopt(start);
+            self.files.get_mut(&start).expect("just adopted").opened = OnceLock::from(made);
             self.names_dirty = true;
+            self.crc = None;
         }
         let file = self.opened(start)?;
         self.files.get_mut(&start).expect("it is there").dirty = true;
@@ -205,9 +314,39 @@ impl Slots {
         Ok(found)
     }
 
-    fn read_file(&self, start: u64, slots: Range<u64>) -> Result<bytes::Bytes, QueueError> {
-        let bytes = (slots.start - start) * self.width()..(slots.end - start) * self.width();
-        self.opened(start)?.read(bytes).map_err(|error| self.io(start, error))
+    fn read_file(&self, start: u64, slots: Range<u64>) -> Result<Vec<u8>, QueueError> {
+        let range = (slots.start - start) * self.width()..(slots.end - start) * self.width();
+        let file = self.opened(start)?;
+        self.check_blocks(&*file, start, &range)?;
+        read_range(&*file, range).map_err(|error| self.io(start, error))
+    }
+
+    /// Compares the full blocks that `range` touches with their sums, each once.
+    fn check_blocks(&self, file: &dyn SegmentFile, start: u64, range: &Range<u64>) -> Result<(), QueueError> {
+        let full = self.written.min(start + self.per_file) - start;
+        let full_end = full * self.width();
+        for block in range.start / sums::BLOCK..range.end.div_ceil(sums::BLOCK) {
+            let block_end = ((block + 1) * sums::BLOCK).min(file.len());
+            if block_end <= full_end && !self.files[&start].sums.is_trusted(block) {
+                self.check_block(file, start, block)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares a block of the file that starts at slot `start` with its sum; true when it has one.
+    fn check_block(&self, file: &dyn SegmentFile, start: u64, block: u64) -> Result<bool, QueueError> {
+        let at = block * sums::BLOCK;
+        let sums = &self.files[&start].sums;
+        let stored = sums.stored(&*self.directory, block).map_err(|error| self.io(start, error))?;
+        if let Some(stored) = stored {
+            let crc = crc_of(file, at..(at + sums::BLOCK).min(file.len()));
+            if sums::sum(crc.map_err(|error| self.io(start, error))?.finalize()) != stored {
+                return Err(QueueError::Damaged { path: self.path(start), at });
+            }
+        }
+        sums.trust(block);
+        Ok(stored.is_some())
     }
 
     /// Drops all slots from `slot` on, durably: what was written there is zero afterwards, so that
@@ -218,8 +357,9 @@ impl Slots {
             self.tail.truncate(keep);
             return Ok(());
         }
-        let extent = std::mem::replace(&mut self.written, slot);
-        self.tail.clear();
+        let extent = self.written;
+        self.sums.clear();
+        self.set_end(slot);
         self.drop_files_from(slot)?;
         let start = self.start_of(slot);
         if self.files.contains_key(&start) {
@@ -243,53 +383,63 @@ impl Slots {
 
     /// Removes the file that starts at slot `start`.
     pub(super) fn remove(&mut self, start: u64) -> Result<(), QueueError> {
+        // Sums without their file would tell that the file was lost, so they go first.
+        let Some(file) = self.files.get(&start) else { return Ok(()) };
+        let had_sums = file.sums.remove(&*self.directory).map_err(|error| self.io(start, error))?;
         self.directory.remove(&self.path(start)).map_err(|error| self.io(start, error))?;
         self.files.remove(&start);
         self.names_dirty = true;
+        self.sum_names_dirty |= had_sums;
         Ok(())
     }
 
-    /// Removes all files and the folders that are empty then.
+    /// Removes all files and the folders that are empty then, durably.
     pub(super) fn remove_all(&mut self) -> Result<(), QueueError> {
         let starts: Vec<u64> = self.files.keys().copied().collect();
+        for file in self.files.values() {
+            file.sums.remove(&*self.directory).map_err(|error| QueueError::io(&self.folder, error))?;
+        }
+        self.remove_folders(sums::path(&self.folder))?;
         for start in starts {
-            self.remove(start)?;
+            self.directory.remove(&self.path(start)).map_err(|error| self.io(start, error))?;
         }
+        self.files.clear();
         self.tail = Vec::new();
-        let mut folder = self.folder.as_str();
-        // The queue's own folder and the topic's, which may hold other queues.
-        for _ in 0..2 {
-            match self.directory.remove(folder) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(QueueError::io(folder, error));
-                }
-                _ => folder = folder.rsplit_once('/').map_or("", |(above, _)| above),
-            }
-        }
-        self.names_dirty = false;
-        if folder.is_empty() {
-            Ok(())
-        } else {
-            self.directory.sync(folder).or_else(|error| ignore_missing(folder, error))
-        }
+        (self.names_dirty, self.sum_names_dirty) = (false, false);
+        self.remove_folders(self.folder.clone())
     }
 
-    /// Writes zeros into `slots` of the file that starts at slot `start`.
+    /// Removes a queue's folder and then the topic's, unless it holds other queues, and makes it
+    /// durable.
+    fn remove_folders(&self, mut folder: String) -> Result<(), QueueError> {
+        for _ in 0..2 {
+            match self.directory.remove(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(QueueError::io(&folder, error));
+                }
+                _ => folder = parent(&folder).to_owned(),
+            }
+        }
+        ignore_missing(&folder, self.directory.sync(&folder))
+    }
+
+    /// Writes zeros into `slots` of the file that starts at slot `start`; nothing but zeros stands
+    /// behind them.
     fn zero(&mut self, start: u64, slots: Range<u64>) -> Result<(), QueueError> {
-        static ZEROS: [u8; 16 * BLOCK] = [0; 16 * BLOCK];
         if slots.is_empty() {
             return Ok(());
         }
         let file = self.file_for_writing(start, slots.start)?;
-        let (mut at, end) = ((slots.start - start) * self.width(), (slots.end - start) * self.width());
-        while at < end {
-            let len = (end - at).min(ZEROS.len() as u64);
-            let part = &ZEROS[..usize::try_from(len).expect("at most the length of the array")];
-            write_all_at(&*file, at, part).map_err(|error| self.io(start, error))?;
-            at += len;
+        let (from, end) = ((slots.start - start) * self.width(), (slots.end - start) * self.width());
+        file.zero(from..end).map_err(|error| self.io(start, error))?;
+        let first = from / sums::BLOCK;
+        let mut sums = vec![0; usize::try_from(end.div_ceil(sums::BLOCK) - first).expect("blocks of a file")];
+        if from > first * sums::BLOCK {
+            let block = first * sums::BLOCK..((first + 1) * sums::BLOCK).min(file.len());
+            sums[0] = sums::sum(crc_of(&*file, block).map_err(|error| self.io(start, error))?.finalize());
         }
-        Ok(())
+        self.store_sums(start, first, &sums)
     }
 
     /// Makes everything written durable before returning.
@@ -299,7 +449,7 @@ impl Slots {
             file.sync().map_err(|error| QueueError::io(&path, error))?;
         }
         for folder in unsynced.folders {
-            self.directory.sync(&folder).map_err(|error| QueueError::io(&folder, error))?;
+            ignore_missing(&folder, self.directory.sync(&folder))?;
         }
         Ok(())
     }
@@ -308,14 +458,77 @@ impl Slots {
     pub(super) fn take_unsynced(&mut self) -> Result<Unsynced, QueueError> {
         let dirty: Vec<u64> =
             self.files.iter().filter(|(_, file)| file.dirty).map(|(start, _)| *start).collect();
-        let mut files = Vec::with_capacity(dirty.len());
+        let mut unsynced = Unsynced::default();
         for start in dirty {
-            files.push((self.path(start), self.opened(start)?));
+            unsynced.files.push((self.path(start), self.opened(start)?));
             self.files.get_mut(&start).expect("just seen").dirty = false;
         }
-        let names = std::mem::take(&mut self.names_dirty);
-        let folders = if names { folders_above(&self.folder) } else { Vec::new() };
-        Ok(Unsynced { files, folders })
+        unsynced.files.extend(self.files.values_mut().filter_map(|file| file.sums.take_unsynced()));
+        if std::mem::take(&mut self.names_dirty) {
+            unsynced.folders.extend(folders_above(&self.folder));
+        }
+        if std::mem::take(&mut self.sum_names_dirty) {
+            unsynced.folders.extend(folders_above(&sums::path(&self.folder)));
+        }
+        Ok(unsynced)
+    }
+
+    /// What the files hold in `slots`, at or behind the end: written by others, or before a crash.
+    /// Shorter where files end; nothing is checked.
+    pub(super) fn leftovers(&self, slots: Range<u64>) -> Result<Vec<Option<QueueEntry>>, QueueError> {
+        let start = self.start_of(slots.start);
+        let to = slots.end.min(start + self.per_file);
+        if !self.files.contains_key(&start) {
+            return Ok(Vec::new());
+        }
+        let range = (slots.start - start) * self.width()..(to - start) * self.width();
+        let bytes = read_range(&*self.opened(start)?, range).map_err(|error| self.io(start, error))?;
+        let entries = bytes.chunks_exact(self.layout.width()).zip(slots.start..);
+        Ok(entries.map(|(bytes, slot)| self.layout.decode(bytes, slot)).collect())
+    }
+
+    /// True when the block with the last byte of `slot` has a sum, `Damaged` when it differs from the
+    /// block.
+    pub(super) fn check_block_of(&self, slot: u64) -> Result<bool, QueueError> {
+        let start = self.start_of(slot);
+        let last = (slot - start + 1) * self.width() - 1;
+        self.check_block(&*self.opened(start)?, start, last / sums::BLOCK)
+    }
+
+    /// The first slot that starts in the block with the last byte of `slot`.
+    pub(super) fn block_start(&self, slot: u64) -> u64 {
+        let start = self.start_of(slot);
+        let block = ((slot - start + 1) * self.width() - 1) / sums::BLOCK;
+        start + (block * sums::BLOCK).div_ceil(self.width())
+    }
+
+    /// Zeroes and removes what the files hold behind the end; returns how many entries that were.
+    pub(super) fn clear_rest(&mut self) -> Result<u64, QueueError> {
+        let mut dropped = 0;
+        let starts: Vec<u64> =
+            self.files.range(self.start_of(self.written)..).map(|(start, _)| *start).collect();
+        for start in starts {
+            let from = start.max(self.written);
+            let mut extent = from;
+            for slot in (from..start + self.per_file).step_by(BLOCK) {
+                let to = (start + self.per_file).min(slot + BLOCK as u64);
+                let range = (slot - start) * self.width()..(to - start) * self.width();
+                let bytes =
+                    read_range(&*self.opened(start)?, range).map_err(|error| self.io(start, error))?;
+                for (bytes, n) in bytes.chunks_exact(self.layout.width()).zip(slot..) {
+                    if bytes.iter().any(|byte| *byte != 0) {
+                        extent = n + 1;
+                        dropped += u64::from(self.layout.decode(bytes, n).is_some_and(|e| !e.is_padding()));
+                    }
+                }
+            }
+            // The others are removed as a whole.
+            if start < self.written || Some(start) == self.first() {
+                self.zero(start, from..extent)?;
+            }
+        }
+        self.drop_files_from(self.written)?;
+        Ok(dropped)
     }
 
     fn opened(&self, start: u64) -> Result<Arc<dyn SegmentFile>, QueueError> {
@@ -332,6 +545,10 @@ impl Slots {
         slot / self.per_file * self.per_file
     }
 
+    pub(super) fn per_file(&self) -> u64 {
+        self.per_file
+    }
+
     pub(super) fn folder(&self) -> &str {
         &self.folder
     }
@@ -345,18 +562,35 @@ impl Slots {
     }
 }
 
-fn ignore_missing(path: &str, error: io::Error) -> Result<(), QueueError> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(QueueError::io(path, error)) }
+fn read_range(file: &dyn SegmentFile, range: Range<u64>) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut bytes = vec![0; len];
+    file.read_into(range.start, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The CRC of a range of at most a block.
+fn crc_of(file: &dyn SegmentFile, range: Range<u64>) -> io::Result<crc32fast::Hasher> {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&read_range(file, range)?);
+    Ok(crc)
+}
+
+/// The result of syncing the folder `path`, which may have been removed meanwhile.
+pub(super) fn ignore_missing(path: &str, synced: io::Result<()>) -> Result<(), QueueError> {
+    match synced {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(QueueError::io(path, error)),
+        _ => Ok(()),
+    }
 }
 
 /// The folder and all folders above it, innermost first; the root is the empty path.
 fn folders_above(folder: &str) -> Vec<String> {
     let mut all = vec![folder.to_owned()];
     let mut rest = folder;
-    while let Some((above, _)) = rest.rsplit_once('/') {
-        all.push(above.to_owned());
-        rest = above;
+    while !rest.is_empty() {
+        rest = parent(rest);
+        all.push(rest.to_owned());
     }
-    all.push(String::new());
     all
 }

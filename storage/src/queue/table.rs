@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::slots::{Slots, Unsynced};
+use super::slots::{Slots, Unsynced, ignore_missing};
 use super::{ConsumeQueue, Layout, QueueError};
 use crate::disk::{Directory, OnSynced};
 use crate::{PhysicalOffset, QueueId, TopicName};
@@ -26,6 +26,19 @@ impl Default for QueueOptions {
     /// RocketMQ's sizes: 300,000 entries.
     fn default() -> Self {
         Self { file_entries: 300_000, batch_file_entries: 300_000, batch_topics: Vec::new() }
+    }
+}
+
+impl QueueOptions {
+    fn file_entries(&self, layout: Layout) -> u64 {
+        match layout {
+            Layout::Single => self.file_entries,
+            Layout::Batch => self.batch_file_entries,
+        }
+    }
+
+    pub(super) fn file_bytes(&self, layout: Layout) -> u64 {
+        self.file_entries(layout) * layout.width() as u64
     }
 }
 
@@ -70,11 +83,18 @@ impl QueueTable {
         Arc::clone(queues.entry(id).or_insert_with(new))
     }
 
-    fn slots(&self, topic: &TopicName, id: QueueId, layout: Layout) -> Slots {
-        let per_file = match layout {
-            Layout::Single => self.options.file_entries,
-            Layout::Batch => self.options.batch_file_entries,
-        };
+    pub(super) fn insert(&self, queue: ConsumeQueue) -> Arc<ConsumeQueue> {
+        let queue = Arc::new(queue);
+        self.write().entry(queue.topic().clone()).or_default().insert(queue.id(), Arc::clone(&queue));
+        queue
+    }
+
+    pub(super) fn directory(&self) -> &Arc<dyn Directory> {
+        &self.directory
+    }
+
+    pub(super) fn slots(&self, topic: &TopicName, id: QueueId, layout: Layout) -> Slots {
+        let per_file = self.options.file_entries(layout);
         let folder = format!("{}/{topic}/{}", layout.folder(), id.0);
         Slots::new(Arc::clone(&self.directory), folder, layout, per_file)
     }
@@ -158,7 +178,12 @@ impl QueueTable {
             file.start_sync(all.part(path));
         }
         for path in unsynced.folders {
-            self.directory.start_sync(&path.clone(), all.part(path));
+            let part = all.part(path.clone());
+            let gone = |result: io::Result<()>| match result {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            };
+            self.directory.start_sync(&path, Box::new(move |result| part(gone(result))));
         }
         all.finished(Ok(()));
     }
@@ -183,7 +208,8 @@ impl QueueTable {
             file.sync().map_err(|error| failed(path, error))?;
         }
         for path in unsynced.folders {
-            self.directory.sync(&path).map_err(|error| failed(path, error))?;
+            let synced = ignore_missing(&path, self.directory.sync(&path));
+            synced.inspect_err(|_| drop(self.unsyncable.set(path)))?;
         }
         Ok(())
     }

@@ -1,0 +1,134 @@
+//! Checksums of the blocks of a queue file, in a file of their own beside RocketMQ's folders.
+//!
+//! ```text
+//! staticfire/queuesums/consumequeue/<topic>/<queue>/<name of the queue file>
+//!
+//! 0        4        8
+//! +--------+--------+--------+- - -
+//! | block 0| block 1| block 2|         u32 each, big-endian: CRC-32 of 4096 bytes of the queue
+//! +--------+--------+--------+- - -    file (fewer at its end), never 0; 0 = not known
+//! ```
+//! The sum of a block covers its unwritten rest, which is zero. Sums are written with the entries
+//! (not for every block on its own: about once a second) and synced with them, so every block whose
+//! entries were noted as durable has its sum. Blocks written by RocketMQ have none until they are
+//! rebuilt. A file of sums without its queue file tells that the queue file was lost.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::disk::{Directory, SegmentFile, parent, write_all_at};
+
+/// Bytes of a queue file under one sum.
+pub(super) const BLOCK: u64 = 4096;
+/// The folder under which the folders of the queues are mirrored.
+pub(super) const FOLDER: &str = "staticfire/queuesums";
+const WIDTH: u64 = 4;
+
+/// Where the sums of the queue file or folder `path` are.
+pub(super) fn path(path: &str) -> String {
+    format!("{FOLDER}/{path}")
+}
+
+/// The sum of a block with this CRC.
+pub(super) fn sum(crc: u32) -> u32 {
+    crc.max(1)
+}
+
+/// The sums of one queue file.
+#[derive(Debug)]
+pub(super) struct Sums {
+    path: String,
+    blocks: u64,
+    /// `None`: there is no such file.
+    file: OnceLock<Option<Arc<dyn SegmentFile>>>,
+    /// One bit for each block that matched its sum, or was written, since the store was opened.
+    trusted: Box<[AtomicU64]>,
+    dirty: bool,
+}
+
+impl Sums {
+    /// Of the queue file `queue_file` of `len` bytes; nothing is read yet.
+    pub(super) fn of(queue_file: &str, len: u64) -> Self {
+        let blocks = len.div_ceil(BLOCK);
+        let trusted = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self { path: path(queue_file), blocks, file: OnceLock::new(), trusted, dirty: false }
+    }
+
+    pub(super) fn is_trusted(&self, block: u64) -> bool {
+        let (word, bit) = Self::bit(block);
+        self.trusted.get(word).is_none_or(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    pub(super) fn trust(&self, block: u64) {
+        let (word, bit) = Self::bit(block);
+        if let Some(word) = self.trusted.get(word) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn bit(block: u64) -> (usize, u64) {
+        (usize::try_from(block / 64).unwrap_or(usize::MAX), 1 << (block % 64))
+    }
+
+    /// The stored sum of `block`; `None` when it is not known.
+    pub(super) fn stored(&self, directory: &dyn Directory, block: u64) -> io::Result<Option<u32>> {
+        let Some(file) = self.open(directory)? else { return Ok(None) };
+        if file.len() < (block + 1) * WIDTH {
+            return Ok(None);
+        }
+        let mut bytes = [0; WIDTH as usize];
+        file.read_into(block * WIDTH, &mut bytes)?;
+        Ok(Some(u32::from_be_bytes(bytes)).filter(|sum| *sum != 0))
+    }
+
+    /// Stores the sums of consecutive blocks from `block` on; 0 = not known. Returns whether the
+    /// file had to be made.
+    pub(super) fn store(&mut self, directory: &dyn Directory, block: u64, sums: &[u32]) -> io::Result<bool> {
+        let known = self.open(directory)?.filter(|file| file.len() == self.blocks * WIDTH);
+        let is_new = known.is_none();
+        let file = match known {
+            Some(file) => file,
+            None => self.create(directory)?,
+        };
+        let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
+        write_all_at(&*file, block * WIDTH, &bytes)?;
+        self.dirty = true;
+        Ok(is_new)
+    }
+
+    fn create(&mut self, directory: &dyn Directory) -> io::Result<Arc<dyn SegmentFile>> {
+        directory.make_directory(parent(&self.path))?;
+        self.remove(directory)?; // one of another length is of no use
+        let file = directory.create(&self.path, self.blocks * WIDTH)?;
+        self.file = OnceLock::from(Some(Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Removes the file; false when there was none.
+    pub(super) fn remove(&self, directory: &dyn Directory) -> io::Result<bool> {
+        match directory.remove(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// The file and its path, if it was written since the last call.
+    pub(super) fn take_unsynced(&mut self) -> Option<(String, Arc<dyn SegmentFile>)> {
+        let file = self.file.get().cloned().flatten().filter(|_| self.dirty)?;
+        self.dirty = false;
+        Some((self.path.clone(), file))
+    }
+
+    fn open(&self, directory: &dyn Directory) -> io::Result<Option<Arc<dyn SegmentFile>>> {
+        if let Some(known) = self.file.get() {
+            return Ok(known.clone());
+        }
+        let found = match directory.open(&self.path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(self.file.get_or_init(|| found).clone())
+    }
+}
