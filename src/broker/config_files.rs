@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use staticfire_storage::disk::{Directory, write_all_at};
 
+use super::signal::oneshot;
 use crate::protocol::json::{self, BodyError};
 
 const FOLDER: &str = "config";
@@ -99,21 +100,24 @@ impl ConfigFiles {
         }
     }
 
-    /// Replaces a file durably; the content before stays as `.bak`.
+    /// Replaces a file durably; the content before stays as `.bak`. Does not block while the disk
+    /// flushes.
     ///
     /// # Errors
     /// [`ConfigError::Io`]; the file has its old or its new content then.
-    pub fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), ConfigError> {
+    pub async fn write<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<(), ConfigError> {
         let path = format!("{FOLDER}/{name}");
-        self.replace(&path, &json::to_bytes(content)).map_err(io_error(&path))
+        self.replace(&path, &json::to_bytes(content)).await.map_err(io_error(&path))
     }
 
-    fn replace(&self, path: &str, text: &[u8]) -> io::Result<()> {
+    async fn replace(&self, path: &str, text: &[u8]) -> io::Result<()> {
         let (new, old) = (format!("{path}.new"), format!("{path}.bak"));
         self.remove(&new)?;
         let file = self.0.create(&new, text.len() as u64)?;
         write_all_at(&*file, 0, text)?;
-        file.sync()?;
+        let (done, synced) = oneshot();
+        file.start_sync(Box::new(|result| done.set(result)));
+        synced.await?;
         drop(file);
         self.remove(&old)?;
         match self.0.link(path, &old) {
@@ -121,7 +125,9 @@ impl ConfigFiles {
             _ => {}
         }
         self.0.rename(&new, path)?;
-        self.0.sync(FOLDER)
+        let (done, synced) = oneshot();
+        self.0.start_sync(FOLDER, Box::new(|result| done.set(result)));
+        synced.await
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
@@ -148,4 +154,79 @@ impl ConfigFiles {
 fn io_error(path: &str) -> impl FnOnce(io::Error) -> ConfigError {
     let file = path.to_owned();
     |cause| ConfigError::Io { file, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::task::{Context, Waker};
+
+    use staticfire_storage::disk::RealDirectory;
+
+    use super::*;
+
+    type Content = BTreeMap<String, i64>;
+
+    fn content(value: i64) -> Content {
+        BTreeMap::from([("a".to_owned(), value)])
+    }
+
+    /// Polls until the disk's thread is done.
+    fn finish<T>(future: impl Future<Output = T>) -> T {
+        let mut future = Box::pin(future);
+        loop {
+            if let std::task::Poll::Ready(value) =
+                future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                return value;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    struct Fixture(tempfile::TempDir, ConfigFiles);
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let files = ConfigFiles::open(Arc::new(RealDirectory::open(folder.path()).unwrap())).unwrap();
+            Self(folder, files)
+        }
+
+        fn put(&self, name: &str, text: &str) {
+            std::fs::write(self.0.path().join("config").join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_content_before_is_kept() {
+        let files = Fixture::new();
+        assert_eq!(files.1.read::<Content>("x.json").unwrap(), Content::new(), "missing: the default");
+        for value in 1..=3 {
+            finish(files.1.write("x.json", &content(value))).unwrap();
+            assert_eq!(files.1.read::<Content>("x.json").unwrap(), content(value));
+        }
+        files.put("x.json", "");
+        assert_eq!(files.1.read::<Content>("x.json").unwrap(), content(2), "empty: the one before");
+    }
+
+    /// RocketMQ's keys without quotes, and its way to leave the `.bak` alone.
+    #[test]
+    fn files_of_rocketmq_are_read() {
+        let files = Fixture::new();
+        files.put("x.json.bak", "{\n\t7:8\n}");
+        assert_eq!(files.1.read::<BTreeMap<i32, i64>>("x.json").unwrap(), BTreeMap::from([(7, 8)]));
+    }
+
+    /// proves: I72
+    #[test]
+    fn damage_without_a_way_back_is_an_error_that_says_what_to_do() {
+        let files = Fixture::new();
+        files.put("x.json", "{\"a\":");
+        files.put("x.json.bak", "nonsense");
+        let error = files.1.read::<Content>("x.json").unwrap_err().to_string();
+        assert!(error.contains("config/x.json") && error.contains("move both files away"), "{error}");
+        files.put("x.json.bak", "{\"a\":5}");
+        assert_eq!(files.1.read::<Content>("x.json").unwrap(), content(5));
+    }
 }

@@ -58,6 +58,12 @@ impl Groups {
         self.groups.get(name)
     }
 
+    /// The group of this name, with its name to share.
+    #[must_use]
+    pub fn get_named(&self, name: &str) -> Option<(GroupName, Arc<SubscriptionGroupConfig>)> {
+        self.groups.get_key_value(name).map(|(name, config)| (name.clone(), Arc::clone(config)))
+    }
+
     /// The group of this name, created with the defaults when that is allowed. `None`: unknown.
     pub fn ensure(&mut self, name: &GroupName, now_ms: i64) -> Option<Arc<SubscriptionGroupConfig>> {
         if !self.groups.contains_key(name) {

@@ -1,13 +1,43 @@
-//! The broker: accepts messages into the store and hands them to consumers.
+//! The broker: takes messages into the store and hands them to consumers.
+//!
+//! ```text
+//!  connection ── turn ──> sends ──> Store::append_each ──> one waiter ──> answers of the turn
+//!                   └───> pulls, heartbeats, offsets, tools ──> answers
+//!  store ── dispatched ──> held pulls ──> answers
+//!  tasks: name servers, delayed messages, time limits, tables to disk
+//! ```
 //!
 //! The decisions are small tables without clock or socket ([`topics`], [`groups`], [`membership`],
-//! [`offsets`], [`locks`], [`polls`], [`delay`]).
+//! [`offsets`], [`locks`], [`polls`], [`delay`], [`settling`]); everything around them reads a
+//! request, asks a table or the store, and answers. Transactions, SQL filters and POP are not
+//! there; whoever asks for them is told so.
 
+mod admin;
+mod chores;
 pub mod config_files;
+mod consumers;
 pub mod delay;
+mod delivery;
 pub mod groups;
+mod held;
 pub mod locks;
 pub mod membership;
 pub mod offsets;
+mod options;
 pub mod polls;
+mod pull;
+mod refusal;
+mod registration;
+mod relay;
+mod send;
+mod send_back;
+mod service;
+pub mod settling;
+mod shared;
+mod signal;
+mod start;
 pub mod topics;
+mod turn;
+
+pub use options::BrokerOptions;
+pub use start::{Broker, StartError};

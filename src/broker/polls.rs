@@ -13,6 +13,7 @@
 //! exactly once, so it is answered exactly once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use staticfire_storage::{QueueId, QueueOffset, TopicName};
 use staticfire_transport::{ConnectionId, Monotonic};
@@ -35,7 +36,7 @@ pub struct Poll<P> {
     /// First offset wanted.
     pub offset: QueueOffset,
     /// Which entries wake it.
-    pub filter: TagFilter,
+    pub filter: Arc<TagFilter>,
     /// When it is answered in any case.
     pub deadline: Monotonic,
     /// The request.
@@ -196,7 +197,7 @@ mod tests {
             topic: TopicName::new("t").unwrap(),
             queue: QueueId(queue),
             offset: QueueOffset(offset),
-            filter: TagFilter::parse(filter).unwrap(),
+            filter: Arc::new(TagFilter::parse(filter).unwrap()),
             deadline: at(15),
             request: connection,
         }

@@ -1,0 +1,104 @@
+//! Answers that wait until the messages they speak of are as safe as the broker promises.
+//!
+//! One waiter covers everything a connection sent in one turn; its completion sends all answers
+//! with one call, so one flush wakes a connection once. Whoever comes first, completion or time
+//! limit, takes the answers; the other finds nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use staticfire_storage::Outcome;
+use staticfire_transport::{Command, Connection, Monotonic};
+
+use super::shared::lock;
+use crate::protocol::codes::response;
+
+/// What an answer says when its message did not become safe in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// To a send: "stored, but not flushed" is a status of its own.
+    Send,
+    /// To anything else: a failure.
+    Other,
+}
+
+/// The answers to one turn.
+#[derive(Debug)]
+pub struct TurnAnswers {
+    connection: Connection,
+    answers: Mutex<Vec<(AnswerKind, Command)>>,
+}
+
+impl TurnAnswers {
+    /// Answers for `connection`, all of success.
+    pub fn new(connection: &Connection, answers: Vec<(AnswerKind, Command)>) -> Arc<Self> {
+        Arc::new(Self { connection: connection.clone(), answers: Mutex::new(answers) })
+    }
+
+    /// Sends the answers, as the outcome makes them.
+    pub fn settle(&self, outcome: Outcome) {
+        self.send(|answer, _| match outcome {
+            Outcome::Reached => answer,
+            Outcome::Unknown => failed(
+                answer,
+                response::SYSTEM_ERROR,
+                "the broker lost its role; the message may or may not be stored",
+            ),
+            Outcome::Failed => failed(
+                answer,
+                response::SYSTEM_ERROR,
+                "the disk failed; the message may or may not be stored",
+            ),
+        });
+    }
+
+    /// Sends the answers because their time is up: stored, and no more is known.
+    pub fn time_out(&self) {
+        self.send(|answer, kind| match kind {
+            AnswerKind::Send => {
+                failed(answer, response::FLUSH_DISK_TIMEOUT, "stored, but the flush did not end in time")
+            }
+            AnswerKind::Other => failed(answer, response::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
+        });
+    }
+
+    /// True until the answers were sent.
+    pub fn is_waiting(&self) -> bool {
+        !lock(&self.answers).is_empty()
+    }
+
+    fn send(&self, finish: impl Fn(Command, AnswerKind) -> Command) {
+        let answers = std::mem::take(&mut *lock(&self.answers));
+        if answers.is_empty() {
+            return;
+        }
+        let mut commands = answers.into_iter().map(|(kind, answer)| finish(answer, kind)).collect();
+        // A peer that is gone does not need its answers.
+        let _ = self.connection.send_all(&mut commands);
+    }
+}
+
+fn failed(answer: Command, code: i32, remark: &str) -> Command {
+    Command { code, remark: Some(remark.to_owned()), ..answer }
+}
+
+/// Turns whose answers wait, oldest first.
+#[derive(Debug, Default)]
+pub struct HeldAnswers(VecDeque<(Monotonic, Arc<TurnAnswers>)>);
+
+impl HeldAnswers {
+    /// Watches over a turn until `deadline`; deadlines do not decrease.
+    pub fn push(&mut self, deadline: Monotonic, turn: Arc<TurnAnswers>) {
+        while self.0.front().is_some_and(|(_, turn)| !turn.is_waiting()) {
+            self.0.pop_front();
+        }
+        self.0.push_back((deadline, turn));
+    }
+
+    /// Takes the turns whose time is up.
+    pub fn overdue(&mut self, now: Monotonic) -> Vec<Arc<TurnAnswers>> {
+        self.0.retain(|(_, turn)| turn.is_waiting());
+        let due = self.0.iter().take_while(|(deadline, _)| *deadline <= now).count();
+        self.0.drain(..due).map(|(_, turn)| turn).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! Questions of tools that only a client can answer, handed on to it (remoting-protocol §16).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use staticfire_storage::MessageId;
+use staticfire_transport::{Call, CallError, Command, Connection};
+
+use super::membership::Client;
+use super::refusal::Refusal;
+use super::shared::{Shared, lock};
+use super::turn::{Handled, Reply};
+use crate::protocol::codes::response;
+use crate::protocol::header;
+use crate::protocol::headers::{ConsumeDirectlyRequest, RunningInfoRequest};
+
+/// How long the client may take.
+const CLIENT_WAIT: Duration = Duration::from_secs(10);
+/// Clients below this version do not know the questions (V3_1_8).
+const VERSION_MIN: i32 = 62;
+
+impl Shared {
+    /// Code 307.
+    pub fn relay_running_info(self: &Arc<Self>, connection: &Connection, request: &Command) -> Handled {
+        let head: RunningInfoRequest = header::read(request)?;
+        let client = self.member(&head.consumer_group, Some(&head.client_id))?;
+        let question = Command { ext: request.ext.clone(), ..Command::request(request.code) };
+        self.relay(connection, request, &client, question)
+    }
+
+    /// Code 309: the client gets the record, a slice of the log.
+    pub fn relay_consume(self: &Arc<Self>, connection: &Connection, request: &Command) -> Handled {
+        let head: ConsumeDirectlyRequest = header::read(request)?;
+        let client = self.member(&head.consumer_group, head.client_id.as_deref())?;
+        let mut question = Command { ext: request.ext.clone(), ..Command::request(request.code) };
+        question.ext.push("brokerName", &self.options.name);
+        if let Some(id) = &head.message_id {
+            let id: MessageId = id.parse().map_err(|error| Refusal::parameter(format!("{error}")))?;
+            question = question.with_body(self.store.record(id.physical)?.bytes().clone());
+        }
+        self.relay(connection, request, &client, question)
+    }
+
+    /// The member of a group with this client id; any member for `None`.
+    fn member(&self, group: &str, id: Option<&str>) -> Result<Client, Refusal> {
+        let members = lock(&self.members);
+        let found = members
+            .consumers(group)
+            .and_then(|g| g.members().find(|client| id.is_none_or(|id| id == client.id)));
+        let offline =
+            || Refusal::system(format!("The Consumer <{group}> <{}> not online", id.unwrap_or("any")));
+        let client = found.cloned().ok_or_else(offline)?;
+        if client.version < VERSION_MIN {
+            return Err(Refusal::system("the consumer's version is too low for this request"));
+        }
+        Ok(client)
+    }
+
+    /// Asks the client under an opaque of its own connection and hands the answer back under the
+    /// tool's.
+    fn relay(
+        self: &Arc<Self>,
+        tool: &Connection,
+        request: &Command,
+        client: &Client,
+        question: Command,
+    ) -> Handled {
+        let to = lock(&self.connections).get(&client.connection).cloned();
+        let to = to.ok_or_else(|| Refusal::system("the consumer is not online"))?;
+        let call: Call = to.call(question, CLIENT_WAIT);
+        let (tool, blank) = (tool.clone(), request.answer(response::SUCCESS));
+        self.spawn(async move {
+            let answer = match call.await {
+                Ok(answer) => Command {
+                    code: answer.code,
+                    remark: answer.remark,
+                    ext: answer.ext,
+                    body: answer.body,
+                    ..blank
+                },
+                Err(CallError::TimedOut) => Command {
+                    code: response::CONSUME_MSG_TIMEOUT,
+                    remark: Some("the consumer did not answer in time".to_owned()),
+                    ..blank
+                },
+                Err(_) => Command {
+                    code: response::SYSTEM_ERROR,
+                    remark: Some("the consumer went away".to_owned()),
+                    ..blank
+                },
+            };
+            // A tool that is gone needs no answer.
+            let _ = tool.send(answer);
+        });
+        Ok(Reply::Later)
+    }
+}

@@ -1,0 +1,139 @@
+//! The broker's end of the transport: which handler answers which request.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use staticfire_storage::Queue;
+use staticfire_transport::{CloseReason, Command, Connection, ConnectionId, Service};
+
+use super::refusal::Refusal;
+use super::shared::{Shared, lock};
+use super::turn::{Handled, Reply, Turn};
+use crate::protocol::codes::{request, response};
+
+/// Accepts connections from the moment the address is known; answers once the store is open.
+#[derive(Default)]
+pub struct Front {
+    ready: OnceLock<Arc<Shared>>,
+    connections: Arc<Mutex<BTreeMap<ConnectionId, Connection>>>,
+}
+
+impl Front {
+    /// The open connections, shared with the broker.
+    pub fn connections(&self) -> Arc<Mutex<BTreeMap<ConnectionId, Connection>>> {
+        Arc::clone(&self.connections)
+    }
+
+    /// From now on requests are answered.
+    pub fn open(&self, shared: Arc<Shared>) {
+        // A second call would be a second broker on one listener; the first one stays.
+        let _ = self.ready.set(shared);
+    }
+}
+
+impl Service for Front {
+    fn opened(&self, connection: &Connection) {
+        lock(&self.connections).insert(connection.id(), connection.clone());
+    }
+
+    fn turn(&self, connection: &Connection, requests: &mut Vec<Command>) {
+        let Some(shared) = self.ready.get().filter(|shared| !shared.is_stopping()) else {
+            for request in requests.drain(..).filter(|request| !request.is_one_way()) {
+                let refusal =
+                    Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is starting or stopping");
+                let _ = connection.send(refusal.answer(&request));
+            }
+            return;
+        };
+        let mut turn = Turn::new(shared, connection);
+        for request in requests.drain(..) {
+            turn.take(&request);
+        }
+        turn.finish();
+    }
+
+    fn closed(&self, connection: &Connection, _reason: &CloseReason) {
+        let id = connection.id();
+        lock(&self.connections).remove(&id);
+        let Some(shared) = self.ready.get() else { return };
+        lock(&shared.polls).closed(id);
+        let changed = lock(&shared.members).closed(id);
+        changed.iter().for_each(|group| shared.tell_members(group));
+    }
+}
+
+impl Shared {
+    /// Everything but sends.
+    pub fn handle(self: &Arc<Self>, connection: &Connection, request: &Command) -> Handled {
+        match request.code {
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => self.pull(connection, request),
+            request::HEART_BEAT => self.heartbeat(connection, request),
+            request::UNREGISTER_CLIENT => self.unregister_client(connection, request),
+            request::GET_CONSUMER_LIST_BY_GROUP => self.consumer_list(request),
+            request::QUERY_CONSUMER_OFFSET => self.query_offset(request),
+            request::UPDATE_CONSUMER_OFFSET => self.update_offset(request),
+            request::GET_MAX_OFFSET => self.queue_bound(request, Queue::max),
+            request::GET_MIN_OFFSET => self.queue_bound(request, Queue::min),
+            request::SEARCH_OFFSET_BY_TIMESTAMP => self.search_offset(request),
+            request::GET_EARLIEST_MSG_STORE_TIME => self.earliest_time(request),
+            request::LOCK_BATCH_MQ => self.lock_queues(request),
+            request::UNLOCK_BATCH_MQ => self.unlock_queues(request),
+            request::VIEW_MESSAGE_BY_ID => self.view_message(request),
+            request::QUERY_MESSAGE => self.query_by_key(request),
+            request::GET_CONSUMER_RUNNING_INFO => self.relay_running_info(connection, request),
+            request::CONSUME_MESSAGE_DIRECTLY => self.relay_consume(connection, request),
+            _ => self.administer(connection, request),
+        }
+    }
+
+    fn administer(self: &Arc<Self>, connection: &Connection, request: &Command) -> Handled {
+        match request.code {
+            request::UPDATE_AND_CREATE_TOPIC => {
+                self.create_topics(connection, request, Self::topic_of(request)?)
+            }
+            request::UPDATE_AND_CREATE_TOPIC_LIST => {
+                self.create_topics(connection, request, Self::topics_of(request)?)
+            }
+            request::DELETE_TOPIC_IN_BROKER => self.delete_topic(connection, request),
+            request::GET_ALL_TOPIC_CONFIG => self.all_topics(request),
+            request::GET_TOPIC_CONFIG => self.topic_config(request),
+            request::GET_TOPIC_STATS_INFO => self.topic_stats(request),
+            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => self.system_topics(request),
+            request::QUERY_TOPIC_CONSUME_BY_WHO => self.groups_of_topic(request),
+            request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP => {
+                self.create_groups(connection, request, Self::group_of(request)?)
+            }
+            request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP_LIST => {
+                self.create_groups(connection, request, Self::groups_of(request)?)
+            }
+            request::DELETE_SUBSCRIPTION_GROUP => self.delete_group(connection, request),
+            request::GET_ALL_SUBSCRIPTION_GROUP_CONFIG => self.all_groups(request),
+            request::GET_SUBSCRIPTION_GROUP_CONFIG => self.group_config(request),
+            request::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(request),
+            request::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(request),
+            request::GET_CONSUME_STATS => self.consume_stats(request),
+            request::GET_ALL_CONSUMER_OFFSET => self.all_offsets(request),
+            request::GET_ALL_DELAY_OFFSET => self.all_delay_offsets(request),
+            request::INVOKE_BROKER_TO_RESET_OFFSET => self.reset_offsets(request),
+            request::GET_BROKER_CONFIG => self.broker_config(request),
+            request::GET_BROKER_RUNTIME_INFO => self.runtime_info(request),
+            request::UPDATE_BROKER_CONFIG => {
+                let remark = "the configuration cannot be changed from remote";
+                Err(Refusal::new(response::NO_PERMISSION, remark))
+            }
+            request::CHECK_CLIENT_CONFIG => {
+                // Only asked for expressions other than tags.
+                Err(Refusal::system("The broker does not support consumer to filter message by SQL92"))
+            }
+            request::END_TRANSACTION => Err(Refusal::new(
+                response::NO_PERMISSION,
+                "this broker does not support transactional messages",
+            )),
+            code => Ok(Reply::Now(
+                request
+                    .answer(response::REQUEST_CODE_NOT_SUPPORTED)
+                    .with_remark(format!(" request type {code} not supported")),
+            )),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Starting and stopping a broker.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use staticfire_storage::{CloseError, Durability, OpenError, QueueId, QueueOffset, Store, StoreOptions};
+use staticfire_transport::{Listener, Runtime, Service, Transport};
+
+use super::chores::{keep_offsets, keep_persisted, watch_time};
+use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFSETS, GROUPS, TOPICS};
+use super::delay::DelayQueues;
+use super::delivery::deliver_delayed;
+use super::groups::Groups;
+use super::offsets::ConsumerOffsets;
+use super::options::BrokerOptions;
+use super::polls::Polls;
+use super::pull::Arrivals;
+use super::registration::keep_registered;
+use super::service::Front;
+use super::settling::Settling;
+use super::shared::{Shared, lock};
+use super::signal::{Signal, until};
+use super::topics::Topics;
+use crate::protocol::body::{ConsumerOffsetTable, DelayOffsetTable};
+
+/// How long a starting broker waits for its name servers, and a stopping one for its work.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running broker. Dropping it stops it without the farewell of [`Broker::stop`].
+pub struct Broker {
+    shared: Arc<Shared>,
+    listener: Option<Listener>,
+}
+
+/// Why a broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    Listen {
+        /// The address.
+        at: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The store cannot be opened.
+    Store(OpenError),
+    /// A configuration file cannot be read.
+    Config(ConfigError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { at, cause } => write!(f, "cannot listen on {at}: {cause}"),
+            Self::Store(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why a broker did not stop properly; the next start recovers.
+#[derive(Debug)]
+pub enum StopError {
+    /// Consumer or delay offsets were not written: messages will be delivered again.
+    Offsets(ConfigError),
+    /// The store was not closed properly.
+    Store(CloseError),
+}
+
+impl fmt::Display for StopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offsets(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StopError {}
+
+impl Broker {
+    /// Listens, opens the store, and registers at the name servers; complete when clients find
+    /// it. Name servers that cannot be reached are not waited for.
+    ///
+    /// `store` needs no observer and no store host: the broker's address is filled in.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        transport: Arc<dyn Transport>,
+        runtime: Arc<dyn Runtime>,
+        options: BrokerOptions,
+        store: StoreOptions,
+    ) -> Result<Self, StartError> {
+        let front = Arc::new(Front::default());
+        let at = options.listen;
+        let listener = transport.listen(at, Arc::clone(&front) as Arc<dyn Service>);
+        let listener = listener.map_err(|cause| StartError::Listen { at, cause })?;
+        let address = options.advertised.unwrap_or_else(|| listener.address());
+        let shared = open(transport, runtime, options, store, address, &front)?;
+        front.open(Arc::clone(&shared));
+        shared.spawn(keep_persisted(Arc::clone(&shared)));
+        shared.spawn(keep_offsets(Arc::clone(&shared)));
+        shared.spawn(watch_time(Arc::clone(&shared)));
+        shared.spawn(deliver_delayed(Arc::clone(&shared)));
+        let broker = Self { shared, listener: Some(listener) };
+        broker.register().await;
+        Ok(broker)
+    }
+
+    /// The address clients dial.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn options(&self) -> &BrokerOptions {
+        &self.shared.options
+    }
+
+    /// Leaves the name servers, answers what waits, writes everything and closes the store.
+    ///
+    /// # Errors
+    /// See [`StopError`].
+    pub async fn stop(mut self) -> Result<(), StopError> {
+        let shared = Arc::clone(&self.shared);
+        shared.halt();
+        self.listener = None;
+        // Sends in flight end with their flush; nobody is left in the dark.
+        let end = shared.store.marks();
+        let position = staticfire_storage::Position { epoch: end.epoch, end: end.appended };
+        let (done, flushed) = super::signal::oneshot();
+        shared.store.when(Durability::Confirmed, position, Box::new(move |outcome| done.set(outcome)));
+        let mut flushed = std::pin::pin!(flushed);
+        until(&*shared.runtime, shared.now() + PATIENCE, |cx| flushed.as_mut().poll(cx)).await;
+        self.unregistered().await;
+        let offsets = shared.persist_offsets().await.map_err(StopError::Offsets);
+        let connections: Vec<_> = lock(&shared.connections).values().cloned().collect();
+        connections.iter().for_each(staticfire_transport::Connection::close);
+        shared.store.clone().close().map_err(StopError::Store)?;
+        offsets
+    }
+
+    /// Starts a task for each name server and waits for the first attempt of all.
+    async fn register(&self) {
+        let shared = &self.shared;
+        let first = Arc::new(Signal::default());
+        let servers = shared.options.name_servers.len();
+        for server in 0..servers {
+            shared.spawn(keep_registered(Arc::clone(shared), server, Arc::clone(&first)));
+        }
+        let tried = |cx: &mut std::task::Context<'_>| {
+            loop {
+                let seen = first.count();
+                if shared.settling.all_tried() {
+                    return std::task::Poll::Ready(());
+                }
+                if first.poll_after(seen, cx).is_pending() {
+                    return std::task::Poll::Pending;
+                }
+            }
+        };
+        until(&*shared.runtime, shared.now() + PATIENCE, tried).await;
+    }
+
+    /// Waits until the name server tasks have said goodbye.
+    async fn unregistered(&self) {
+        let shared = &self.shared;
+        let gone = |cx: &mut std::task::Context<'_>| shared.settling.poll_all_unreachable(cx);
+        until(&*shared.runtime, shared.now() + PATIENCE, gone).await;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.shared.halt();
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn halt(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.changes.raise();
+    }
+}
+
+/// Opens the store and reads the tables beside it.
+fn open(
+    transport: Arc<dyn Transport>,
+    runtime: Arc<dyn Runtime>,
+    options: BrokerOptions,
+    mut store: StoreOptions,
+    address: SocketAddr,
+    front: &Front,
+) -> Result<Arc<Shared>, StartError> {
+    let arrivals = Arc::new(Arrivals::default());
+    store.observers.push(Arc::clone(&arrivals) as _);
+    store.store_host = address;
+    let store = Store::open(store).map_err(StartError::Store)?;
+    let files = ConfigFiles::open(Arc::clone(store.directory())).map_err(StartError::Config)?;
+    let read = |error| StartError::Config(error);
+    let topics = files.read(TOPICS).map_err(read)?;
+    let groups = files.read(GROUPS).map_err(read)?;
+    let now_ms = runtime.wall_ms();
+    let shared = Shared {
+        topics: RwLock::new(Topics::new(&options.cluster, &options.name, options.topics, topics, now_ms)),
+        groups: RwLock::new(Groups::new(options.auto_create_groups, groups)),
+        members: Mutex::default(),
+        offsets: Mutex::new(consumer_offsets(files.read(CONSUMER_OFFSETS).map_err(read)?)),
+        locks: Mutex::default(),
+        polls: Mutex::new(Polls::new(options.polls)),
+        delays: Mutex::new(delay_queues(&files.read(DELAY_OFFSETS).map_err(read)?)),
+        connections: front.connections(),
+        held: Mutex::default(),
+        settling: Settling::new(options.name_servers.len()),
+        changes: Signal::default(),
+        stopping: AtomicBool::new(false),
+        counters: Default::default(),
+        written_offsets: AtomicU64::new(0),
+        written_delays: Mutex::default(),
+        started_ms: now_ms,
+        options,
+        address,
+        runtime,
+        transport,
+        store,
+        files,
+    };
+    let shared = Arc::new(shared);
+    // Nothing was appended yet, so nothing was missed.
+    let _ = arrivals.0.set(Arc::downgrade(&shared));
+    Ok(shared)
+}
+
+fn consumer_offsets(table: ConsumerOffsetTable) -> ConsumerOffsets {
+    let mut offsets = ConsumerOffsets::default();
+    for (key, queues) in table.offset_table {
+        // Groups hold no `@`, topics neither.
+        let Some((topic, group)) = key.split_once('@') else { continue };
+        for (queue, offset) in queues {
+            if let (Ok(queue), Ok(offset)) = (u32::try_from(queue), u64::try_from(offset)) {
+                offsets.load(group, topic, QueueId(queue), QueueOffset(offset));
+            }
+        }
+    }
+    offsets
+}
+
+fn delay_queues(table: &DelayOffsetTable) -> DelayQueues {
+    let mut delays = DelayQueues::default();
+    for (level, next) in &table.offset_table {
+        delays.set_next(*level, QueueOffset(u64::try_from(*next).unwrap_or(0)));
+    }
+    delays
+}

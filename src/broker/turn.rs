@@ -1,0 +1,243 @@
+//! One turn of a connection: everything it sent since the last one, answered together.
+//!
+//! ```text
+//!   requests ──┬─ sends ──> one append ──> one waiter ──> one send_all
+//!              └─ others ─> answered one by one, in order
+//! ```
+//! Requests of one connection take effect in the order in which they came, as far as anybody can
+//! tell: an offset committed before it is asked for, a message before the batch behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use staticfire_storage::{AppendError, Durability, Message, MessageId, Position, Receipt};
+use staticfire_transport::{Command, Connection};
+
+use super::held::{AnswerKind, TurnAnswers};
+use super::refusal::Refusal;
+use super::send::{Prepared, with_region};
+use super::settling::Need;
+use super::shared::{Shared, lock};
+use crate::protocol::codes::{request, response};
+
+/// What a handler has for a request.
+pub enum Reply {
+    /// The answer.
+    Now(Command),
+    /// Somebody answers later.
+    Later,
+}
+
+/// The result of a handler.
+pub type Handled = Result<Reply, Refusal>;
+
+/// A turn in the making.
+pub struct Turn<'a> {
+    shared: &'a Arc<Shared>,
+    connection: &'a Connection,
+    answers: Vec<Command>,
+    messages: Vec<Message>,
+    pending: Vec<Pending>,
+}
+
+/// One of [`Turn::messages`], not yet appended.
+struct Pending {
+    kind: AnswerKind,
+    answer: Command,
+    one_way: bool,
+    need: Need,
+}
+
+/// Appended; to be answered when the position is safe.
+struct Appended {
+    kind: AnswerKind,
+    answer: Command,
+    need: Need,
+}
+
+impl<'a> Turn<'a> {
+    /// Begins a turn of `connection`.
+    pub fn new(shared: &'a Arc<Shared>, connection: &'a Connection) -> Self {
+        Self { shared, connection, answers: Vec::new(), messages: Vec::new(), pending: Vec::new() }
+    }
+
+    /// Takes the next request.
+    pub fn take(&mut self, request: &Command) {
+        match request.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                self.send(request)
+            }
+            request::CONSUMER_SEND_MSG_BACK => self.send_back(request),
+            _ => match self.shared.handle(self.connection, request) {
+                Ok(Reply::Now(answer)) => self.answer(request, answer),
+                Ok(Reply::Later) => {}
+                Err(refusal) => self.answer(request, refusal.answer(request)),
+            },
+        }
+    }
+
+    /// Appends what was sent and lets all answers go.
+    pub fn finish(mut self) {
+        self.append();
+        if !self.answers.is_empty() {
+            // A peer that is gone needs no answers.
+            let _ = self.connection.send_all(&mut self.answers);
+        }
+    }
+
+    fn answer(&mut self, request: &Command, answer: Command) {
+        if !request.is_one_way() {
+            self.answers.push(answer);
+        }
+    }
+
+    fn send(&mut self, request: &Command) {
+        match self.shared.prepare_send(self.connection, request) {
+            Err(refusal) => self.answer(request, with_region(refusal.answer(request))),
+            Ok(prepared) if prepared.batch => self.append_batch(request, prepared),
+            Ok(Prepared { messages, answer, need, .. }) => {
+                self.messages.extend(messages);
+                let one_way = request.is_one_way();
+                self.pending.push(Pending { kind: AnswerKind::Send, answer, one_way, need });
+            }
+        }
+    }
+
+    fn send_back(&mut self, request: &Command) {
+        match self.shared.prepare_send_back(request) {
+            Err(refusal) => self.answer(request, refusal.answer(request)),
+            Ok(None) => self.answer(request, request.answer(response::SUCCESS)),
+            Ok(Some((message, need))) => {
+                self.messages.push(message);
+                let answer = request.answer(response::SUCCESS);
+                self.pending.push(Pending {
+                    kind: AnswerKind::Other,
+                    answer,
+                    one_way: request.is_one_way(),
+                    need,
+                });
+            }
+        }
+    }
+
+    /// Appends the messages taken so far.
+    fn append(&mut self) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let results = self.shared.store.append_each(&self.messages);
+        self.messages.clear();
+        let mut appended = Vec::with_capacity(results.len());
+        let mut last = None;
+        let mut count = 0;
+        for (pending, result) in std::mem::take(&mut self.pending).into_iter().zip(results) {
+            let Pending { kind, answer, one_way, need } = pending;
+            match result {
+                Ok(receipt) => {
+                    count += 1;
+                    last = Some(receipt.position());
+                    if !one_way {
+                        let answer = complete(kind, answer, &[receipt]);
+                        appended.push(Appended { kind, answer, need });
+                    }
+                }
+                Err(_) if one_way => {}
+                Err(error) => self.answers.push(refused(kind, answer, &error)),
+            }
+        }
+        self.shared.counters.put.fetch_add(count, Ordering::Relaxed);
+        if let Some(position) = last {
+            self.answer_when_safe(position, appended);
+        }
+    }
+
+    fn append_batch(&mut self, request: &Command, prepared: Prepared) {
+        self.append();
+        let Prepared { messages, answer, need, .. } = prepared;
+        match self.shared.store.append_batch(&messages) {
+            Err(error) => self.answer(request, refused(AnswerKind::Send, answer, &error)),
+            Ok(receipts) => {
+                self.shared.counters.put.fetch_add(receipts.len() as u64, Ordering::Relaxed);
+                let Some(last) = receipts.last() else { return };
+                if !request.is_one_way() {
+                    let (kind, position) = (AnswerKind::Send, last.position());
+                    let answer = complete(kind, answer, &receipts);
+                    self.answer_when_safe(position, vec![Appended { kind, answer, need }]);
+                }
+            }
+        }
+    }
+
+    /// Sends the answers when everything up to `position` is safe, and the topics they speak of
+    /// are settled.
+    fn answer_when_safe(&mut self, position: Position, appended: Vec<Appended>) {
+        let (settled, unsettled): (Vec<_>, Vec<_>) =
+            appended.into_iter().partition(|one| self.shared.settling.is_settled(one.need));
+        if !settled.is_empty() {
+            let answers = settled.into_iter().map(|one| (one.kind, one.answer)).collect();
+            self.shared.answer_when_safe(self.connection, position, answers);
+        }
+        if unsettled.is_empty() {
+            return;
+        }
+        let (shared, connection) = (Arc::clone(self.shared), self.connection.clone());
+        self.shared.spawn(async move {
+            let need = unsettled.iter().fold(Need::default(), |need, one| need.and(one.need));
+            let settled = shared.settle(need).await;
+            let finish = |one: Appended| match &settled {
+                Ok(()) => (one.kind, one.answer),
+                Err(refusal) => {
+                    let Refusal { code, remark } = refusal.clone();
+                    (one.kind, Command { code, remark: Some(remark), ..one.answer })
+                }
+            };
+            let answers = unsettled.into_iter().map(finish).collect();
+            shared.answer_when_safe(&connection, position, answers);
+        });
+    }
+}
+
+impl Shared {
+    /// Sends the answers when everything up to `position` is confirmed: as safe as this broker
+    /// promises, which no client's `WAIT=false` lowers.
+    fn answer_when_safe(
+        &self,
+        connection: &Connection,
+        position: Position,
+        answers: Vec<(AnswerKind, Command)>,
+    ) {
+        let turn = TurnAnswers::new(connection, answers);
+        let waiting = Arc::clone(&turn);
+        self.store.when(Durability::Confirmed, position, Box::new(move |outcome| waiting.settle(outcome)));
+        if turn.is_waiting() {
+            lock(&self.held).push(self.now() + self.options.flush_wait, turn);
+        }
+    }
+}
+
+/// Adds where the messages went to the answer of a send.
+fn complete(kind: AnswerKind, mut answer: Command, receipts: &[Receipt]) -> Command {
+    let [first, rest @ ..] = receipts else { return answer };
+    if kind == AnswerKind::Send {
+        answer.ext.push("queueOffset", first.queue_offset());
+        if rest.is_empty() {
+            answer.ext.push("msgId", first.message_id());
+        } else {
+            let ids: Vec<String> =
+                receipts.iter().map(Receipt::message_id).map(|id: MessageId| id.to_string()).collect();
+            answer.ext.push("msgId", ids.join(","));
+        }
+    }
+    answer
+}
+
+/// Turns the answer of a message that was not stored into its refusal.
+fn refused(kind: AnswerKind, answer: Command, error: &AppendError) -> Command {
+    let Refusal { code, remark } = Refusal::from(error);
+    let code = if kind == AnswerKind::Other && code != response::MESSAGE_ILLEGAL {
+        response::SYSTEM_ERROR
+    } else {
+        code
+    };
+    Command { code, remark: Some(remark), ..answer }
+}
