@@ -41,6 +41,8 @@ build_java() {
     javac -nowarn -proc:none -encoding UTF-8 -d "$build/classes-$release" -cp "$(cat "$build/classpath-$release")" \
       "$here"/java/interop/*.java 2>"$build/javac.log" || { cat "$build/javac.log" >&2; return 1; }
   done
+  javac -nowarn -proc:none -encoding UTF-8 -d "$build/classes-server" \
+    -cp "$build/classes-$new_release:$(cat "$build/classpath-server")" "$here"/java/server/*.java
 }
 
 build_python() {

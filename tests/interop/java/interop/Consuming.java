@@ -41,6 +41,9 @@ final class Consuming {
         harness.scenario("consume: push, tag filter", this::tagFilter);
         harness.scenario("consume: push, broadcasting", this::broadcasting);
         harness.scenario("consume: push, orderly, two members", this::orderly);
+        if (System.getProperty("interop.suffix", "").startsWith("-")) {
+            harness.scenario("directory: a group's progress is kept", this::keptProgress);
+        }
         harness.scenario("group: a member joins and leaves", this::clustering);
         harness.scenario("group: offsets resume after a restart", this::resume);
         harness.scenario("group: a held poll is answered at once", this::heldPoll);
@@ -54,9 +57,9 @@ final class Consuming {
     @SuppressWarnings("deprecation")
     private String classicPull() throws Exception {
         var tally = tally();
-        var consumer = new DefaultMQPullConsumer(harness.name("classic"));
+        var consumer = new DefaultMQPullConsumer(harness.group("classic"));
         consumer.setNamesrvAddr(harness.nameServer);
-        consumer.setInstanceName(harness.name("classic"));
+        consumer.setInstanceName(harness.group("classic"));
         consumer.start();
         harness.closeLater(consumer::shutdown);
         for (MessageQueue queue : consumer.fetchSubscribeMessageQueues(sending.corpus.topic)) {
@@ -94,9 +97,9 @@ final class Consuming {
     }
 
     private DefaultLitePullConsumer lite(String group) {
-        var consumer = new DefaultLitePullConsumer(harness.name(group));
+        var consumer = new DefaultLitePullConsumer(harness.group(group));
         consumer.setNamesrvAddr(harness.nameServer);
-        consumer.setInstanceName(harness.name(group));
+        consumer.setInstanceName(harness.group(group));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         harness.closeLater(consumer::shutdown);
         return consumer;
@@ -146,6 +149,18 @@ final class Consuming {
         tally.complete(60);
         tally.once();
         return sending.total() + " messages, each once";
+    }
+
+    /** The program that wrote the directory had consumed everything as this group. */
+    private String keptProgress() throws Exception {
+        String group = harness.name("push");
+        long progress = 0;
+        for (var queue : harness.admin.examineConsumeStats(group, sending.corpus.topic).getOffsetTable().values()) {
+            check(queue.getConsumerOffset() == queue.getBrokerOffset(), "stored progress %d of %d", queue.getConsumerOffset(), queue.getBrokerOffset());
+            progress += queue.getConsumerOffset();
+        }
+        check(progress == sending.total(), "progress is %d of %d", progress, sending.total());
+        return group + " has consumed " + progress;
     }
 
     private String tagFilter() throws Exception {

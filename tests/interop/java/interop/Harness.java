@@ -52,7 +52,7 @@ final class Harness {
 
     /** Runs one scenario, closes the clients it opened and prints its line. */
     void scenario(String name, Scenario scenario) {
-        String full = "java-" + release + " " + name;
+        String full = System.getProperty("interop.label", "java-" + release) + " " + name;
         if (!only.matcher(full).find()) {
             return;
         }
@@ -79,7 +79,7 @@ final class Harness {
             mistakes.clear();
         }
         double seconds = (System.nanoTime() - start) / 1e9;
-        lines.printf("%s %-42s %6.2f s  %s%n", verdict, full, seconds, detail.replace('\n', ' '));
+        lines.printf("%s %-58s %6.2f s  %s%n", verdict, full, seconds, detail.replace('\n', ' '));
     }
 
     /** A check that did not hold. */
@@ -140,6 +140,11 @@ final class Harness {
         return base + "-" + release.replace('.', '_');
     }
 
+    /** A group's name; a suffix tells the groups of a second program on the same directory from those of the first. */
+    String group(String base) {
+        return name(base) + System.getProperty("interop.suffix", "");
+    }
+
     String brokerAddress() throws Exception {
         var brokers = admin.examineBrokerClusterInfo().getBrokerAddrTable().values();
         return brokers.isEmpty() ? null : brokers.iterator().next().getBrokerAddrs().get(0L);
@@ -159,9 +164,9 @@ final class Harness {
     }
 
     DefaultMQProducer producer(String group) throws Exception {
-        var producer = new DefaultMQProducer(name(group));
+        var producer = new DefaultMQProducer(group(group));
         producer.setNamesrvAddr(nameServer);
-        producer.setInstanceName(name(group));
+        producer.setInstanceName(group(group));
         producer.setSendMsgTimeout(10_000);
         // One send is one message: receipts are compared with what consumers see.
         producer.setRetryTimesWhenSendFailed(0);
@@ -173,9 +178,9 @@ final class Harness {
 
     /** A push consumer that starts at the beginning of the topic; {@code member} keeps members of a group apart. */
     DefaultMQPushConsumer consumer(String group, String member, String topic, String tags) throws Exception {
-        var consumer = new DefaultMQPushConsumer(name(group));
+        var consumer = new DefaultMQPushConsumer(group(group));
         consumer.setNamesrvAddr(nameServer);
-        consumer.setInstanceName(name(group) + "-" + member);
+        consumer.setInstanceName(group(group) + "-" + member);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setConsumeThreadMin(4);
         consumer.setConsumeThreadMax(4);
