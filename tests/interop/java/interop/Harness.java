@@ -36,6 +36,7 @@ final class Harness {
     /** Mistakes seen on client threads (a listener's exception would only be redelivered); they fail the scenario. */
     private final List<String> mistakes = new ArrayList<>();
     private final List<Runnable> closing = new ArrayList<>();
+    private int producers;
     private final PrintStream lines = System.out;
 
     Harness(String nameServer, String release, int messages, String only) throws Exception {
@@ -163,10 +164,12 @@ final class Harness {
         return admin.examineTopicRouteInfo(topic).getQueueDatas().get(0).getWriteQueueNums();
     }
 
-    DefaultMQProducer producer(String group) throws Exception {
-        var producer = new DefaultMQProducer(group(group));
+    /** A started producer with a connection of its own. */
+    DefaultMQProducer producer(String base) throws Exception {
+        String group = group(base) + "-" + producers++;
+        var producer = new DefaultMQProducer(group);
         producer.setNamesrvAddr(nameServer);
-        producer.setInstanceName(group(group));
+        producer.setInstanceName(group);
         producer.setSendMsgTimeout(10_000);
         // One send is one message: receipts are compared with what consumers see.
         producer.setRetryTimesWhenSendFailed(0);
