@@ -12,6 +12,7 @@ import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+import org.apache.rocketmq.common.message.MessageQueue;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 import org.apache.rocketmq.tools.command.MQAdminStartup;
 
@@ -190,6 +191,15 @@ final class Harness {
         consumer.subscribe(topic, tags);
         closing.add(consumer::shutdown);
         return consumer;
+    }
+
+    /** Queues of the topic that the member pulls from now. */
+    static int assigned(DefaultMQPushConsumer consumer, String topic) {
+        int count = 0;
+        for (MessageQueue queue : consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet()) {
+            count += queue.getTopic().equals(topic) ? 1 : 0;
+        }
+        return count;
     }
 
     /** Closes something else at the end of the scenario. */

@@ -47,6 +47,7 @@ final class Retrying {
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
+        until("queues are assigned", 30, () -> Harness.assigned(consumer, corpus.topic) == 2);
         var producer = harness.producer("delay-sender");
         for (int n = 0; n < count; n++) {
             var message = corpus.message(n);
