@@ -178,7 +178,7 @@ impl Shared {
         let count = self.queue_count(&topic)?;
         let bounds = |id| (self.queue_name(&topic, id), self.queue_stats(&topic, QueueId(id)));
         let table = TopicStatsTable { offset_table: (0..count).map(bounds).collect(), topic_put_tps: 0.0 };
-        Ok(body(request, json::to_bytes(&table)))
+        Ok(body(request, json::to_bytes_with_queue_keys(&table)))
     }
 
     fn queue_stats(&self, topic: &str, id: QueueId) -> TopicOffset {
@@ -281,7 +281,7 @@ impl Shared {
             }
         }
         let stats = ConsumeStats { consume_tps: 0.0, offset_table: QueueTable(table) };
-        Ok(body(request, json::to_bytes(&stats)))
+        Ok(body(request, json::to_bytes_with_queue_keys(&stats)))
     }
 
     fn progress(&self, group: &str, topic: &str, id: QueueId) -> OffsetWrapper {
@@ -347,7 +347,7 @@ impl Shared {
         drop(offsets);
         let named =
             targets.into_iter().map(|(id, target)| (self.queue_name(&head.topic, id), signed(target)));
-        Ok(body(request, json::to_bytes(&ResetOffsetBody { offset_table: named.collect() })))
+        Ok(body(request, json::to_bytes_with_queue_keys(&ResetOffsetBody { offset_table: named.collect() })))
     }
 
     fn reset_target(&self, head: &ResetOffsetRequest, id: u32) -> Result<QueueOffset, Refusal> {

@@ -30,6 +30,36 @@ pub fn to_bytes<T: Serialize>(body: &T) -> Bytes {
     Bytes::from(serde_json::to_vec(body).expect("bodies have text or number keys and no failing serializer"))
 }
 
+/// Writes `body` as RocketMQ does where queues are keys: the object itself stands in front of the
+/// colon. Clients from 5.4 on read nothing else there.
+///
+/// # Panics
+/// As [`to_bytes`].
+#[must_use]
+pub fn to_bytes_with_queue_keys<T: Serialize>(body: &T) -> Bytes {
+    /// How the text of a queue begins inside of a key, see [`crate::protocol::body::MessageQueue`].
+    const QUEUE: &[u8] = br#""{\"brokerName\":"#;
+    let text = to_bytes(body);
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        if text[at] != b'"' {
+            out.push(text[at]);
+            at += 1;
+            continue;
+        }
+        let end = end_of_string(&text, at);
+        if text[at..end].starts_with(QUEUE) && text.get(end) == Some(&b':') {
+            let queue: String = serde_json::from_slice(&text[at..end]).expect("it was written as a string");
+            out.extend_from_slice(queue.as_bytes());
+        } else {
+            out.extend_from_slice(&text[at..end]);
+        }
+        at = end;
+    }
+    out.into()
+}
+
 /// Reads a body written by any RocketMQ client, broker or name server. Takes time and memory linear
 /// in the length of `text`.
 ///
@@ -234,6 +264,18 @@ mod tests {
             quoted(r#"{"offsetTable":{{"topic":"t\"}","queueId":0}:5,{"topic":"u"}:6}}"#),
             r#"{"offsetTable":{"{\"topic\":\"t\\\"}\",\"queueId\":0}":5,"{\"topic\":\"u\"}":6}}"#,
         );
+    }
+
+    #[test]
+    fn queues_as_keys_are_written_as_rocketmq_writes_them() {
+        let queue = crate::protocol::body::MessageQueue::new("t", "b\"", 3);
+        let table = crate::protocol::body::QueueTable(BTreeMap::from([(queue.clone(), 5)]));
+        let text = to_bytes_with_queue_keys(&table);
+        assert_eq!(text, &br#"{{"brokerName":"b\"","queueId":3,"topic":"t"}:5}"#[..]);
+        let read: crate::protocol::body::QueueTable<i64> = from_slice_tolerant(&text).unwrap();
+        assert_eq!(read, table);
+        let value = to_bytes_with_queue_keys(&[serde_json::to_string(&queue).unwrap()]);
+        assert!(serde_json::from_slice::<Value>(&value).is_ok(), "a value stays a text");
     }
 
     #[test]
