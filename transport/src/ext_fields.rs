@@ -29,6 +29,7 @@ struct Span {
 pub(crate) struct Begun {
     start: usize,
     name_end: u32,
+    bit: u64,
 }
 
 impl ExtFields {
@@ -49,21 +50,16 @@ impl ExtFields {
     /// # Panics
     /// If all fields together exceed 4 GiB.
     pub fn push(&mut self, name: &str, value: impl fmt::Display) {
-        self.remove(name);
-        self.text.push_str(name);
-        let name_end = self.end();
+        let begun = self.replace(name);
         // A `Display` that fails leaves what it wrote so far; no standard type does.
         let _ = write!(self.text, "{value}");
-        self.close(name_end);
+        self.finish(begun, "");
     }
 
     /// [`Self::push`] of a text, without the detour over formatting.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.remove(name);
-        self.text.push_str(name);
-        let name_end = self.end();
-        self.text.push_str(value);
-        self.close(name_end);
+        let begun = self.replace(name);
+        self.finish(begun, value);
     }
 
     /// Begins a field that [`Self::finish`] or [`Self::abandon`] ends; `None` if there is one of
@@ -74,13 +70,19 @@ impl ExtFields {
         }
         let start = self.text.len();
         self.text.push_str(name);
-        Some(Begun { start, name_end: self.end() })
+        Some(Begun { start, name_end: self.end(), bit: bit(name) })
     }
 
-    /// Gives the field its value.
+    fn replace(&mut self, name: &str) -> Begun {
+        self.remove(name);
+        self.begin(name).expect("a field that was removed is not there")
+    }
+
+    /// Gives the field its value, or what is left of it.
     pub(crate) fn finish(&mut self, begun: Begun, value: &str) {
         self.text.push_str(value);
-        self.close(begun.name_end);
+        self.seen |= begun.bit;
+        self.spans.push(Span { name_end: begun.name_end, value_end: self.end() });
     }
 
     /// Forgets the field.
@@ -90,13 +92,6 @@ impl ExtFields {
 
     fn end(&self) -> u32 {
         u32::try_from(self.text.len()).expect("header fields stay far below 4 GiB")
-    }
-
-    fn close(&mut self, name_end: u32) {
-        let value_end = self.end();
-        self.spans.push(Span { name_end, value_end });
-        let (name, _) = self.field(self.spans.len() - 1);
-        self.seen |= bit(name);
     }
 
     /// The value of `name`.
@@ -144,7 +139,12 @@ impl ExtFields {
         if self.seen & bit(name) == 0 {
             return None;
         }
-        (0..self.spans.len()).find(|at| self.field(*at).0 == name)
+        let mut start = 0;
+        self.spans.iter().position(|span| {
+            let found = &self.text.as_bytes()[start..span.name_end as usize];
+            start = span.value_end as usize;
+            found == name.as_bytes()
+        })
     }
 
     fn start(&self, at: usize) -> u32 {
@@ -162,7 +162,8 @@ impl ExtFields {
 fn bit(name: &str) -> u64 {
     let at = |byte: Option<&u8>| byte.map_or(0, |byte| usize::from(*byte));
     let bytes = name.as_bytes();
-    1 << ((at(bytes.first()) + 7 * at(bytes.last()) + bytes.len()) & 63)
+    // Names of one letter, as sends have them, get different bits.
+    1 << ((at(bytes.first()) + 2 * at(bytes.last()) + bytes.len()) & 63)
 }
 
 impl PartialEq for ExtFields {

@@ -17,7 +17,7 @@ mod json;
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 
 use crate::{Command, ExtFields, HeaderEncoding, SendError};
 
@@ -134,9 +134,9 @@ fn checked_header(declared: u32, space: usize) -> Result<usize, FrameError> {
 ///
 /// # Errors
 /// [`SendError::TooLarge`] and [`SendError::Inexpressible`]; `out` is then as before.
-pub fn encode_header(command: &Command, out: &mut BytesMut) -> Result<usize, SendError> {
+pub fn encode_header(command: &Command, out: &mut Vec<u8>) -> Result<usize, SendError> {
     let start = out.len();
-    out.put_bytes(0, PREFIX);
+    out.extend_from_slice(&[0; PREFIX]);
     let written = match command.encoding {
         HeaderEncoding::Json => json::encode(command, out),
         HeaderEncoding::Binary => binary::encode(command, out),

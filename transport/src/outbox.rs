@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use crate::{Command, SendError, frame};
 
@@ -25,7 +25,10 @@ pub(crate) const SLICES_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     parts: VecDeque<Bytes>,
-    tail: BytesMut,
+    tail: Vec<u8>,
+    /// Bytes of the tail that are written already.
+    tail_written: usize,
+    /// All that is to be written.
     len: usize,
 }
 
@@ -37,12 +40,21 @@ impl Outbox {
             if slice.len() < COPIED_BELOW {
                 self.tail.extend_from_slice(slice);
             } else {
-                self.parts.push_back(self.tail.split().freeze());
+                self.seal();
                 self.parts.push_back(slice.clone());
             }
         }
         self.len += frame;
         Ok(frame)
+    }
+
+    /// Makes the tail a part.
+    fn seal(&mut self) {
+        let mut part = Bytes::from(std::mem::take(&mut self.tail));
+        part.advance(std::mem::take(&mut self.tail_written));
+        if !part.is_empty() {
+            self.parts.push_back(part);
+        }
     }
 
     /// Moves everything of `other` behind what is here.
@@ -51,9 +63,7 @@ impl Outbox {
             std::mem::swap(self, other);
             return;
         }
-        if !self.tail.is_empty() {
-            self.parts.push_back(self.tail.split().freeze());
-        }
+        self.seal();
         self.parts.append(&mut other.parts);
         std::mem::swap(&mut self.tail, &mut other.tail);
         self.len += std::mem::take(&mut other.len);
@@ -65,7 +75,7 @@ impl Outbox {
 
     /// Fills `into` from the front of what is to be written, and returns how much of it is used.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
-        let all = self.parts.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]);
+        let all = self.parts.iter().map(Bytes::as_ref).chain([&self.tail[self.tail_written..]]);
         let mut used = 0;
         for (place, slice) in into.iter_mut().zip(all.filter(|slice| !slice.is_empty())) {
             *place = IoSlice::new(slice);
@@ -85,9 +95,11 @@ impl Outbox {
             written -= part.len();
             self.parts.pop_front();
         }
-        self.tail.advance(written);
-        if self.len == 0 && self.tail.capacity() > KEPT_BYTES {
-            *self = Self::default();
+        self.tail_written += written;
+        if self.len == 0 {
+            self.tail_written = 0;
+            self.tail.clear();
+            self.tail.shrink_to(KEPT_BYTES);
         }
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //! Lengths count bytes of UTF-8. Names may repeat: the last value counts.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::{FIELDS_MAX, FrameError};
 use crate::{Command, ExtFields, HeaderEncoding, Language, SendError};
@@ -99,7 +99,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-pub(super) fn encode(command: &Command, out: &mut BytesMut) -> Result<(), SendError> {
+pub(super) fn encode(command: &Command, out: &mut Vec<u8>) -> Result<(), SendError> {
     let remark = command.remark.as_deref().unwrap_or("");
     let fields: usize = command.ext.iter().map(|(name, value)| 6 + name.len() + value.len()).sum();
     out.reserve(FIXED + remark.len() + fields);

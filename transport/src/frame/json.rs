@@ -4,7 +4,6 @@
 
 use std::fmt::{self, Display};
 
-use bytes::{BufMut, BytesMut};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
@@ -19,7 +18,9 @@ const DEPTH_MAX: usize = 16;
 const FIELDS_EXPECTED: usize = 16;
 
 pub(super) fn decode(header: &[u8]) -> Result<Command, FrameError> {
-    let mut json = serde_json::Deserializer::from_slice(header);
+    // Checked once here, not for every text on its own.
+    let header = std::str::from_utf8(header).map_err(|error| FrameError::Json(error.to_string()))?;
+    let mut json = serde_json::Deserializer::from_str(header);
     let read = json
         .deserialize_map(Header { length: header.len() })
         .and_then(|command| json.end().map(|()| command));
@@ -28,7 +29,7 @@ pub(super) fn decode(header: &[u8]) -> Result<Command, FrameError> {
     Ok(command)
 }
 
-pub(super) fn encode(command: &Command, out: &mut BytesMut) -> Result<(), SendError> {
+pub(super) fn encode(command: &Command, out: &mut Vec<u8>) -> Result<(), SendError> {
     let header = Written {
         code: command.code,
         ext_fields: &command.ext,
@@ -39,7 +40,7 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) -> Result<(), SendEr
         serialize_type: "JSON",
         version: command.version,
     };
-    serde_json::to_writer(out.writer(), &header).map_err(|_| SendError::Inexpressible)
+    serde_json::to_writer(out, &header).map_err(|_| SendError::Inexpressible)
 }
 
 /// Keys in the order of the alphabet, as RocketMQ writes them.

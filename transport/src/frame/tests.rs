@@ -25,11 +25,11 @@ fn frame(encoding: u8, header: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 fn encode(command: &Command) -> Vec<u8> {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     let length = encode_header(command, &mut out).unwrap();
     out.extend_from_slice(&command.body.to_bytes());
     assert_eq!(out.len(), length);
-    out.to_vec()
+    out
 }
 
 fn decode(bytes: &[u8]) -> Result<Option<Command>, FrameError> {
@@ -391,9 +391,9 @@ fn extreme_numbers_survive() {
 
 #[test]
 fn what_does_not_fit_is_refused_and_leaves_no_trace() {
-    let mut out = BytesMut::from("before");
+    let mut out = b"before".to_vec();
     let mut pop = Command::request(200_050);
-    assert!(encode_header(&pop, &mut BytesMut::new()).is_ok());
+    assert!(encode_header(&pop, &mut Vec::new()).is_ok());
     pop.encoding = HeaderEncoding::Binary;
     assert_eq!(encode_header(&pop, &mut out), Err(SendError::Inexpressible));
     let huge = Command::request(1).with_body(vec![0; FRAME_BYTES_MAX]);
