@@ -74,6 +74,9 @@ impl ExtFields {
     }
 
     fn replace(&mut self, name: &str) -> Begun {
+        if let Some(begun) = self.begin(name) {
+            return begun;
+        }
         self.remove(name);
         self.begin(name).expect("a field that was removed is not there")
     }
@@ -128,6 +131,17 @@ impl ExtFields {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// Bytes of the longest name and of the longest value.
+    pub(crate) fn longest(&self) -> (usize, usize) {
+        let (mut start, mut name, mut value) = (0, 0, 0);
+        for span in &self.spans {
+            name = name.max(span.name_end - start);
+            value = value.max(span.value_end - span.name_end);
+            start = span.value_end;
+        }
+        (name as usize, value as usize)
     }
 
     /// All names and values, one after the other.

@@ -177,13 +177,12 @@ fn checked_texts(remark: Option<&str>, ext: &ExtFields) -> Result<(), FrameError
     if remark.is_some_and(|remark| remark.len() > TEXT_BYTES_MAX) {
         return too_many("bytes in its remark", TEXT_BYTES_MAX);
     }
-    for (name, value) in ext.iter() {
-        if name.len() > NAME_BYTES_MAX {
-            return too_many("bytes in a field's name", NAME_BYTES_MAX);
-        }
-        if value.len() > TEXT_BYTES_MAX {
-            return too_many("bytes in a field's value", TEXT_BYTES_MAX);
-        }
+    let (name, value) = ext.longest();
+    if name > NAME_BYTES_MAX {
+        return too_many("bytes in a field's name", NAME_BYTES_MAX);
+    }
+    if value > TEXT_BYTES_MAX {
+        return too_many("bytes in a field's value", TEXT_BYTES_MAX);
     }
     if ext.text().as_bytes().contains(&0) || remark.is_some_and(|remark| remark.as_bytes().contains(&0)) {
         return too_many("NUL characters", 0);
