@@ -21,7 +21,7 @@ mod load;
 mod rebuild;
 mod recovery;
 mod slots;
-mod sums;
+pub(crate) mod sums;
 mod table;
 mod time;
 

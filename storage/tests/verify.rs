@@ -79,13 +79,16 @@ fn every_flipped_bit_is_found() {
             for bit in (byte..byte + cases.min(8)).map(|turn| byte * 8 + turn % 8) {
                 disk.flip_bit(&path, bit).unwrap();
                 let report = report(&disk);
-                assert!(!report.is_sound(), "{path}: bit {bit}: {report}");
+                // A wrong sum of a block whose entries agree with the log costs nothing.
+                let harmless = path.starts_with("staticfire/queuesums/");
+                assert_eq!(report.is_sound(), harmless, "{path}: bit {bit}: {report}");
+                assert_ne!(report.findings, [], "{path}: bit {bit}");
                 disk.flip_bit(&path, bit).unwrap();
                 flips += 1;
             }
         }
     }
-    assert!(report(&disk).is_sound());
+    assert_eq!(report(&disk).findings, []);
     assert!(flips > 10_000, "{flips} flips");
 }
 

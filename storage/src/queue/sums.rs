@@ -20,19 +20,30 @@ use std::sync::{Arc, OnceLock};
 use crate::disk::{Directory, SegmentFile, parent, write_all_at};
 
 /// Bytes of a queue file under one sum.
-pub(super) const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 /// The folder under which the folders of the queues are mirrored.
 pub(super) const FOLDER: &str = "staticfire/queuesums";
 const WIDTH: u64 = 4;
 
 /// Where the sums of the queue file or folder `path` are.
-pub(super) fn path(path: &str) -> String {
+pub(crate) fn path(path: &str) -> String {
     format!("{FOLDER}/{path}")
 }
 
 /// The sum of a block with this CRC.
 pub(super) fn sum(crc: u32) -> u32 {
     crc.max(1)
+}
+
+/// The first place in a file of sums, read whole as `sums`, that does not hold for the queue file
+/// `bytes`.
+pub(crate) fn first_wrong(sums: &[u8], bytes: &[u8]) -> Option<usize> {
+    let mut blocks = bytes.chunks(BLOCK as usize);
+    (0..sums.len()).step_by(WIDTH as usize).find(|at| {
+        let stored = sums[*at..].first_chunk().map_or(u32::MAX, |stored| u32::from_be_bytes(*stored));
+        let block = blocks.next();
+        stored != 0 && block.is_none_or(|block| sum(crc32fast::hash(block)) != stored)
+    })
 }
 
 /// The sums of one queue file.

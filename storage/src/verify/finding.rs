@@ -112,6 +112,8 @@ pub enum Problem {
     },
     /// Padding between entries.
     Padding,
+    /// The checksum of a block of a queue file, kept beside it, does not hold.
+    Sum,
     /// Our state file cannot be read.
     State,
     /// The checkpoint names a time after the newest record.
@@ -187,6 +189,7 @@ impl fmt::Display for Problem {
                 write!(f, "queue {queue} of {topic} lacks {count} entries from {from} on")
             }
             Self::Padding => f.write_str("padding between entries"),
+            Self::Sum => f.write_str("the checksum of a block of the queue file does not hold"),
             Self::State => f.write_str("the state of the store cannot be read"),
             Self::CheckpointTime { found, newest } => {
                 write!(f, "time {found} is after the newest record, stored at {newest}")

@@ -8,7 +8,7 @@ use super::log::{Log, Numbers, Walked, first_nonzero};
 use super::{Findings, Notes, NumberedFile, Problem, Severity, VerifyError, numbered_files, usual_len};
 use crate::disk::{Directory, DirectoryEntry, EntryKind};
 use crate::dispatch::{DispatchRules, entry_of};
-use crate::queue::Layout;
+use crate::queue::{Layout, sums};
 use crate::{QueueEntry, QueueId, QueueOffset, Record, TopicName};
 
 /// What was read.
@@ -177,6 +177,7 @@ impl Queue<'_> {
             let opened = directory.open(&file.path).map_err(io())?;
             let bytes = opened.read(0..opened.len().min(self.file_len)).map_err(io())?;
             self.file(file, &bytes);
+            self.sums(directory, file, &bytes)?;
         }
         if let Some(Numbers { next, .. }) = self.numbers {
             self.missing_up_to(next, self.slot);
@@ -215,6 +216,26 @@ impl Queue<'_> {
         if first_nonzero(bytes, rest).is_some() {
             self.findings.add(Severity::Damage, &file.path, rest as u64, Problem::StrayBytes);
         }
+    }
+
+    /// Compares the checksums we keep beside the file. Where one does not hold although all entries
+    /// agree with the log, it is the checksum that is wrong, and the next open makes it anew.
+    fn sums(
+        &mut self,
+        directory: &dyn Directory,
+        file: &NumberedFile,
+        bytes: &Bytes,
+    ) -> Result<(), VerifyError> {
+        let path = sums::path(&file.path);
+        let sums = match directory.open(&path) {
+            Ok(sums) => sums.read(0..sums.len()).map_err(VerifyError::io(&path))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(VerifyError::io(&path)(error)),
+        };
+        if let Some(at) = sums::first_wrong(&sums, bytes) {
+            self.findings.add(Severity::Leftover, &path, at as u64, Problem::Sum);
+        }
+        Ok(())
     }
 
     /// Compares one entry with its record.
