@@ -143,6 +143,9 @@ fn check(options: &StoreOptions) -> Result<(), OpenError> {
     if options.queue_file_entries == 0 || options.queue_file_entries > 1 << 26 {
         return Err(OpenError::Options("queue_file_entries must lie between 1 and 67,108,864"));
     }
+    if options.batch_queue_file_entries == 0 || options.batch_queue_file_entries > 1 << 26 {
+        return Err(OpenError::Options("batch_queue_file_entries must lie between 1 and 67,108,864"));
+    }
     Ok(())
 }
 
@@ -237,7 +240,11 @@ fn assemble(
         recovered.store_ms,
     );
     let log = Arc::new(log);
-    let queue_options = QueueOptions { file_entries: options.queue_file_entries, ..QueueOptions::default() };
+    let queue_options = QueueOptions {
+        file_entries: options.queue_file_entries,
+        batch_file_entries: options.batch_queue_file_entries,
+        ..QueueOptions::default()
+    };
     let closed_at = known.state.and_then(|state| state.clean_end);
     let range = LogRange {
         min: marks.min,

@@ -18,6 +18,8 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// Entries of a consume queue file. RocketMQ's default: 300,000.
     pub queue_file_entries: u64,
+    /// Entries of a batch consume queue file. RocketMQ's default: 300,000.
+    pub batch_queue_file_entries: u64,
     /// When consumers may see a message, and the least that an acknowledgement waits for.
     pub durability: Durability,
     /// The address that clients reach this store's broker at; part of every record and message id.
@@ -82,6 +84,7 @@ impl StoreOptions {
             place,
             segment_bytes: 1 << 30,
             queue_file_entries: 300_000,
+            batch_queue_file_entries: 300_000,
             durability: Durability::Flushed,
             store_host: SocketAddr::from((Ipv4Addr::LOCALHOST, 10911)),
             retention: Retention::default(),
@@ -97,6 +100,7 @@ impl fmt::Debug for StoreOptions {
         f.debug_struct("StoreOptions")
             .field("segment_bytes", &self.segment_bytes)
             .field("queue_file_entries", &self.queue_file_entries)
+            .field("batch_queue_file_entries", &self.batch_queue_file_entries)
             .field("durability", &self.durability)
             .field("store_host", &self.store_host)
             .field("retention", &self.retention)

@@ -14,6 +14,7 @@ pub const WHOLE: [&str; 4] = ["clean", "killed", "retained", "crc32"];
 /// One unpacked fixture; the directory is removed with it.
 pub struct Fixture {
     pub expected: Vec<Value>,
+    settings: String,
     unpacked: TempDir,
 }
 
@@ -27,7 +28,8 @@ impl Fixture {
         let expected = fs::File::open(source.join("expected.jsonl.gz")).unwrap();
         let lines = BufReader::new(flate2::read::GzDecoder::new(expected)).lines();
         let expected = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
-        Self { expected, unpacked }
+        let settings = fs::read_to_string(source.join("settings.properties")).unwrap();
+        Self { expected, settings, unpacked }
     }
 
     /// The damaged fixtures.
@@ -42,6 +44,12 @@ impl Fixture {
     /// The store directory.
     pub fn path(&self) -> PathBuf {
         self.unpacked.path().join("store")
+    }
+
+    /// A size that the directory must be opened with.
+    pub fn setting(&self, name: &str) -> Option<u64> {
+        let mut pairs = self.settings.lines().filter_map(|line| line.split_once('='));
+        pairs.find(|(found, _)| *found == name).map(|(_, value)| value.parse().unwrap())
     }
 
     /// The lines of one kind.

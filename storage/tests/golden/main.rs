@@ -4,5 +4,6 @@
 #![allow(clippy::disallowed_types, reason = "unpacking archives needs real files")]
 
 mod fixture;
+mod open;
 mod records;
 mod verify;
