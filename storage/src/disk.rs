@@ -1,6 +1,6 @@
 //! The disk seam: everything the store asks of a file system, and nothing more.
 //!
-//! Two implementations: [`RealDirectory`] (files, `pwrite`, read-only maps, a thread that runs
+//! Two implementations: [`RealDirectory`] (files, `pwrite`, read-only maps, threads that run
 //! syncs) and [`SimulatedDisk`] (a durable image, un-synced sectors, faults drawn from a seed).
 //! One conformance suite, [`conformance`], runs on both; whoever writes a third can run it too.
 //!

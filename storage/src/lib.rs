@@ -27,6 +27,7 @@ pub mod queue;
 mod receipt;
 pub mod record;
 mod recovery;
+pub mod small_file;
 mod state;
 mod store;
 pub mod tag;

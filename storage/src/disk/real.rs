@@ -9,6 +9,8 @@
 mod file;
 mod lock;
 mod syncs;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,22 +22,22 @@ use rustix::io::Errno;
 
 use super::{
     Directory, DirectoryEntry, DirectoryLock, DiskSpace, EntryKind, OnSynced, SegmentFile, SyncSite,
-    components,
+    components, parent,
 };
 use file::RealFile;
-use syncs::SyncThread;
+use syncs::SyncThreads;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 
 /// A directory of the file system.
 ///
-/// Started syncs run one after the other on a thread of this directory, which exists from the
-/// first of them until the directory and its files are dropped. Cloning shares.
+/// Started syncs run on a thread for each top-level folder, one after the other, which exists from
+/// the first of them until the directory and the files of the folder are dropped. Cloning shares.
 #[derive(Clone, Debug)]
 pub struct RealDirectory {
     root: Arc<OwnedFd>,
-    syncs: Arc<SyncThread>,
+    syncs: Arc<SyncThreads>,
     read_only: bool,
 }
 
@@ -105,28 +107,28 @@ impl RealDirectory {
 
 impl Directory for RealDirectory {
     fn create(&self, path: &str, len: u64) -> io::Result<Arc<dyn SegmentFile>> {
-        let (parent, name) = self.entry_to_change(path)?;
+        let (folder, name) = self.entry_to_change(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*parent, name, flags, FILE_MODE)?;
+        let fd = rustix::fs::openat(&*folder, name, flags, FILE_MODE)?;
         let sized = rustix::fs::ftruncate(&fd, len).map_err(io::Error::from);
-        match sized.and_then(|()| RealFile::from_fd(fd, &self.syncs)) {
+        match sized.and_then(|()| RealFile::from_fd(fd, self.syncs.thread(parent(path)))) {
             Ok(file) => Ok(file),
             Err(e) => {
                 // A file of the wrong length must not be taken for the one that was asked for.
-                let _ = rustix::fs::unlinkat(&*parent, name, AtFlags::empty());
+                let _ = rustix::fs::unlinkat(&*folder, name, AtFlags::empty());
                 Err(e)
             }
         }
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn SegmentFile>> {
-        let (parent, name) = self.entry(path)?;
-        lock::check_not_held(&parent, name)?;
+        let (folder, name) = self.entry(path)?;
+        lock::check_not_held(&folder, name)?;
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         // NONBLOCK: a pipe in the place of a file is refused, not waited for.
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match rustix::fs::openat(&*parent, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(RealFile::from_fd(fd, &self.syncs)?),
+        match rustix::fs::openat(&*folder, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(RealFile::from_fd(fd, self.syncs.thread(parent(path)))?),
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(not_a_file()),
             Err(e) => Err(e.into()),
         }
@@ -186,17 +188,17 @@ impl Directory for RealDirectory {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let (parent, name) = self.entry_to_change(path)?;
-        match rustix::fs::unlinkat(&*parent, name, AtFlags::empty()) {
+        let (folder, name) = self.entry_to_change(path)?;
+        match rustix::fs::unlinkat(&*folder, name, AtFlags::empty()) {
             // A directory: Linux says ISDIR, POSIX allows PERM.
-            Err(Errno::ISDIR | Errno::PERM) => Ok(rustix::fs::unlinkat(&*parent, name, AtFlags::REMOVEDIR)?),
+            Err(Errno::ISDIR | Errno::PERM) => Ok(rustix::fs::unlinkat(&*folder, name, AtFlags::REMOVEDIR)?),
             other => Ok(other?),
         }
     }
 
     fn start_sync_from(&self, _site: SyncSite, path: &str, done: OnSynced) {
         match self.directory_to_sync(path) {
-            Ok(directory) => self.syncs.start(directory, syncs::Scope::Everything, done),
+            Ok(directory) => self.syncs.thread(path).start(directory, syncs::Scope::Everything, done),
             Err(e) => done(Err(e)),
         }
     }
@@ -206,8 +208,8 @@ impl Directory for RealDirectory {
     }
 
     fn lock(&self, path: &str) -> io::Result<DirectoryLock> {
-        let (parent, name) = self.entry_to_change(path)?;
-        lock::take(&parent, name).map(DirectoryLock::new)
+        let (folder, name) = self.entry_to_change(path)?;
+        lock::take(&folder, name).map(DirectoryLock::new)
     }
 
     fn space(&self) -> io::Result<DiskSpace> {
@@ -245,21 +247,4 @@ fn file_len(stat: &rustix::fs::Stat) -> io::Result<u64> {
 
 fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::conformance::{self, Subject};
-
-    #[test]
-    fn a_real_directory_conforms() {
-        let root = tempfile::tempdir().unwrap();
-        let count = std::cell::Cell::new(0);
-        conformance::run(|| {
-            count.set(count.get() + 1);
-            let path = root.path().join(format!("{}/deep", count.get()));
-            Subject::new(Arc::new(RealDirectory::open(path).unwrap()))
-        });
-    }
 }

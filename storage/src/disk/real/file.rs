@@ -92,7 +92,7 @@ impl AsRef<[u8]> for Mapped {
 
 impl RealFile {
     /// Takes the open file `fd`, or the value that this process already has for the same file.
-    pub(super) fn from_fd(fd: OwnedFd, syncs: &Arc<SyncThread>) -> io::Result<Arc<Self>> {
+    pub(super) fn from_fd(fd: OwnedFd, syncs: Arc<SyncThread>) -> io::Result<Arc<Self>> {
         let stat = rustix::fs::fstat(&fd)?;
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(not_a_file());
@@ -119,7 +119,7 @@ impl RealFile {
         entry.mapping = Arc::downgrade(&mapping);
         let file = Arc::new(Self {
             fd: Arc::new(fd),
-            syncs: Arc::clone(syncs),
+            syncs,
             mapping,
             masters: RwLock::new(None),
             writing: AtomicU64::new(u64::MAX),

@@ -1,14 +1,33 @@
-//! The thread on which started syncs run, one after the other.
+//! The threads on which started syncs run: one for each top-level folder that asks, and on it one
+//! sync after the other.
+//!
+//! A checkpoint syncs hundreds of queue files. On one thread the next flush of the commit log, and
+//! every producer that waits for it, would stand behind them.
 
 #![allow(clippy::disallowed_methods, reason = "this is the disk seam")]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::disk::OnSynced;
+
+/// The threads of a directory, by the first component of the path. The names come from the layout
+/// of a store, so they are few.
+#[derive(Debug, Default)]
+pub(super) struct SyncThreads(Mutex<BTreeMap<String, Arc<SyncThread>>>);
+
+impl SyncThreads {
+    /// The thread for `directory` and the files in it; it is started by its first sync.
+    pub(super) fn thread(&self, directory: &str) -> Arc<SyncThread> {
+        let folder = directory.split('/').next().unwrap_or_default();
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(threads.entry(folder.to_owned()).or_default())
+    }
+}
 
 /// Runs syncs in the order in which they were started. The thread begins with the first and ends
 /// once every directory and file that could start another is gone.
