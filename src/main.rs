@@ -1,3 +1,7 @@
-//! The `staticfire` binary.
+//! The `staticfire` binary: see `staticfire --help`.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

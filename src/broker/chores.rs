@@ -53,11 +53,15 @@ pub async fn keep_persisted(shared: Arc<Shared>) {
     }
 }
 
-/// Writes consumer and delay offsets every 5 s, when they changed.
+/// Writes consumer and delay offsets every 5 s, when they changed. The last time is left to
+/// [`Broker::stop`](super::Broker::stop), which waits for the end of this task: two writers of one
+/// file would trip over each other.
 pub async fn keep_offsets(shared: Arc<Shared>) {
-    while !shared.is_stopping() {
+    loop {
         let next = shared.now() + TICK * 5;
-        wait(&shared, next, |shared| shared.is_stopping()).await;
+        if wait(&shared, next, |shared| shared.is_stopping()).await {
+            return shared.offsets_left.raise();
+        }
         // What could not be written is tried again in 5 s; until then a crash repeats messages.
         let _ = shared.persist_offsets().await;
     }

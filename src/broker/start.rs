@@ -148,6 +148,8 @@ impl Broker {
         let mut flushed = std::pin::pin!(flushed);
         until(&*shared.runtime, shared.now() + PATIENCE, |cx| flushed.as_mut().poll(cx)).await;
         self.unregistered().await;
+        let deadline = shared.now() + PATIENCE;
+        until(&*shared.runtime, deadline, |cx| shared.offsets_left.poll_after(0, cx)).await;
         let offsets = shared.persist_offsets().await.map_err(StopError::Offsets);
         let connections: Vec<_> = lock(&shared.connections).values().cloned().collect();
         connections.iter().for_each(staticfire_transport::Connection::close);
@@ -234,6 +236,7 @@ fn open(
         held: Mutex::default(),
         settling: Settling::new(options.name_servers.len()),
         changes: Signal::default(),
+        offsets_left: Signal::default(),
         stopping: AtomicBool::new(false),
         counters: Default::default(),
         written_offsets: AtomicU64::new(0),
