@@ -103,12 +103,14 @@ impl Inner {
 
     /// Removes the oldest segments that retention lets go, and what pointed at them.
     pub(crate) fn retain(&self) -> io::Result<()> {
-        let removed = self.log.remove_old_segments(&self.options.retention)?;
+        // Records whose queue entries may yet be lost stay: they hold the numbering.
+        let noted = self.state().state().queues_complete;
+        let removed = self.log.remove_old_segments(&self.options.retention, noted)?;
         if !removed {
             return Ok(());
         }
         let min = self.log.marks.snapshot().min;
-        self.queues.follow_min(min).map_err(io::Error::other)
+        self.queues.follow_min(min, noted).map_err(io::Error::other)
     }
 
     pub(crate) fn note_dispatch_error(&self, error: impl std::fmt::Display) {
@@ -123,7 +125,7 @@ impl crate::Store {
     /// # Errors
     /// The system's error.
     pub fn retain(&self) -> io::Result<()> {
-        self.0.retain()
+        self.0.tidy().and_then(|()| self.0.retain())
     }
 
     /// What the background work could not do when it last tried, in words.

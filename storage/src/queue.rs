@@ -248,23 +248,33 @@ impl ConsumeQueue {
     pub fn correct_min(&self, log_min: PhysicalOffset) -> Result<QueueOffset, QueueError> {
         let state = self.write();
         let from = state.slot_of(self.min())?;
+        // Most often nothing was removed, and then one entry tells.
+        let first = if from < state.slots.end() { state.slots.entry(from)? } else { None };
+        if first.is_some_and(|first| !first.is_padding() && first.physical >= log_min) {
+            return Ok(self.min());
+        }
         let slot = state.first_at_or_behind(log_min, from)?;
         let min = if slot < state.slots.end() { state.offset_of(slot)? } else { self.max() };
         self.min.fetch_max(min.0, Ordering::AcqRel);
         Ok(self.min())
     }
 
-    /// Removes the files that hold nothing at or above `min`, never the newest file, whose name keeps
-    /// the numbering. Returns how many.
+    /// Removes the files that hold nothing at or above `min`, and returns how many. A newer file with
+    /// an entry of a record before `noted` always stays: it keeps the numbering, and only what was
+    /// noted as durable is sure to.
     ///
     /// # Errors
     /// [`QueueError::Io`] or [`QueueError::Damaged`]; files older than the one named are gone.
-    pub fn remove_old_files(&self) -> Result<usize, QueueError> {
+    pub fn remove_old_files(&self, noted: PhysicalOffset) -> Result<usize, QueueError> {
         let mut state = self.write();
         let min_slot = state.slot_of(self.min())?;
         let starts: Vec<u64> = state.slots.starts().collect();
         let mut removed = 0;
         for pair in starts.windows(2).take_while(|pair| pair[1] <= min_slot) {
+            let next = if pair[1] < state.slots.end() { state.slots.entry(pair[1])? } else { None };
+            if !next.is_some_and(|next| !next.is_padding() && next.physical < noted) {
+                break;
+            }
             state.slots.remove(pair[0])?;
             state.begin = state.begin.max(pair[1]);
             removed += 1;

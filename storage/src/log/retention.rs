@@ -14,10 +14,14 @@ impl CommitLog {
     }
 
     /// Removes whole segments, oldest first, until the first that must stay: the newest, one that
-    /// is not flushed and dispatched, or one that is young and within the size.
-    pub(crate) fn remove_old_segments(&self, retention: &Retention) -> io::Result<bool> {
+    /// is not flushed and dispatched or whose queue entries were not noted as durable, or one that is young and within the size.
+    pub(crate) fn remove_old_segments(
+        &self,
+        retention: &Retention,
+        noted: PhysicalOffset,
+    ) -> io::Result<bool> {
         let marks = self.marks.snapshot();
-        let safe = marks.flushed.min(marks.dispatched);
+        let safe = marks.flushed.min(marks.dispatched).min(noted);
         let mut removed = false;
         for segment in self.segments.all() {
             if segment.end() > safe || !self.may_go(&segment, retention, marks.written)? {

@@ -48,6 +48,23 @@ pub(super) struct Believed {
     pub(super) distrusted: Option<Distrust>,
 }
 
+impl Believed {
+    /// Believes less: nothing from slot `end` on, but for entries of records before `log_min`. Those
+    /// cannot be built again, nobody reads them, and without them their numbers would be given out a
+    /// second time.
+    pub(super) fn down_to(
+        self,
+        slots: &Slots,
+        end: u64,
+        log_min: PhysicalOffset,
+    ) -> Result<Self, QueueError> {
+        let from = end.clamp(self.begin, self.end);
+        let before = last_before(slots, self.begin, from)?;
+        let old = scan(slots, from, before, self.end, log_min)?;
+        Ok(Self { end: old.end, last: old.last, ..self })
+    }
+}
+
 /// Looks at files with a note: entries of records below `limit` should be there.
 pub(super) fn believe_noted(
     slots: &mut Slots,
@@ -60,25 +77,30 @@ pub(super) fn believe_noted(
         let path = slots.path(found.missing_from.unwrap_or(0));
         return Ok(Believed { distrusted: Some(Distrust::MissingFile { path }), ..Believed::default() });
     };
-    let mut cap = gap.unwrap_or(u64::MAX);
-    let mut distrusted = None;
-    if let Some(start) = gap.or(found.missing_from) {
-        distrusted = Some(Distrust::MissingFile { path: slots.path(start) });
-        cap = cap.min(start);
-    }
-    if let Some(start) = found.short_from.filter(|start| *start >= oldest && *start < cap) {
-        distrusted = Some(Distrust::ShortFile { path: slots.path(start) });
-        cap = start;
-    }
+    let cap = gap.or(found.short_from).unwrap_or(u64::MAX);
     let (from, last) = newest_intact_file(slots, cap, limit)?;
-    let mut believed = scan(slots, from, last, cap, limit)?;
+    let mut believed = scan(slots, from, last, gap.unwrap_or(u64::MAX), limit)?;
     believed.begin = first_entry(slots, oldest, believed.end)?;
+    let mut distrusted =
+        gap.or(found.missing_from).map(|start| Distrust::MissingFile { path: slots.path(start) });
+    if let Some(start) = found.missing_before.filter(|_| believed.end > believed.begin) {
+        let first = slots.leftovers(believed.begin..believed.begin + 1)?.pop().flatten();
+        // Else retention removed it, and a power cut brought the sums back.
+        if first.is_some_and(|first| first.physical >= log_min) {
+            distrusted = Some(Distrust::MissingFile { path: slots.path(start) });
+            believed = believed.down_to(slots, oldest, log_min)?;
+        }
+    }
+    if let Some(start) = found.short_from.filter(|start| *start >= oldest) {
+        distrusted = Some(Distrust::ShortFile { path: slots.path(start) });
+        believed = believed.down_to(slots, start, log_min)?;
+    }
     if believed.end > believed.begin
         && let Some(damage) = damaged_block(slots, believed.end - 1)?
     {
         distrusted = Some(damage);
-        believed.end = slots.block_start(believed.end - 1).max(believed.begin);
-        believed.last = last_before(slots, believed.begin, believed.end)?;
+        let start = slots.block_start(believed.end - 1);
+        believed = believed.down_to(slots, start, log_min)?;
     }
     believed.distrusted = distrusted;
     Ok(believed)
@@ -87,6 +109,7 @@ pub(super) fn believe_noted(
 /// Looks at files without a note: only entries of records that are gone are believed.
 pub(super) fn believe_old(slots: &mut Slots, log_min: PhysicalOffset) -> Result<Believed, QueueError> {
     drop_old_run(slots, log_min)?;
+    slots.forget_sums()?;
     let Some(oldest) = slots.first() else { return Ok(Believed::default()) };
     let mut believed = scan(slots, oldest, None, u64::MAX, log_min)?;
     believed.begin = first_entry(slots, oldest, believed.end)?;

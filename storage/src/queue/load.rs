@@ -22,7 +22,9 @@ pub(super) struct Found {
     pub(super) starts: Vec<u64>,
     /// First slot of the oldest file that was too short.
     pub(super) short_from: Option<u64>,
-    /// First slot of the oldest file that has sums and does not exist.
+    /// First slot of the oldest file that has sums and does not exist, in front of the files that do.
+    pub(super) missing_before: Option<u64>,
+    /// The same, behind the oldest file that exists.
     pub(super) missing_from: Option<u64>,
     /// Files of sums without their queue file, by first slot. They go when the queue was rebuilt,
     /// not earlier: they are the evidence that a file is missing.
@@ -159,7 +161,8 @@ fn check_lengths<'a>(
 impl Found {
     fn new(topic: TopicName, id: QueueId, layout: Layout) -> Self {
         let (starts, orphans) = (Vec::new(), Vec::new());
-        Self { topic, id, layout, starts, short_from: None, missing_from: None, orphans }
+        let (short_from, missing_before, missing_from) = (None, None, None);
+        Self { topic, id, layout, starts, short_from, missing_before, missing_from, orphans }
     }
 
     /// Takes the files, which are in the order of their names.
@@ -186,10 +189,12 @@ impl Found {
     fn compare(&mut self, directory: &dyn Directory, sums: &[QueueFile]) -> Result<(), QueueError> {
         let oldest = self.starts.first().copied().unwrap_or(0);
         for file in sums.iter().filter(|file| !self.starts.contains(&file.start)) {
-            // Older ones are left of a file that retention removed.
-            if file.start >= oldest && has_sums(directory, file)? {
-                self.missing_from = self.missing_from.or(Some(file.start));
+            if !has_sums(directory, file)? {
+                directory.remove(&file.path).map_err(|error| QueueError::io(&file.path, error))?;
+                continue;
             }
+            let missing = if file.start < oldest { &mut self.missing_before } else { &mut self.missing_from };
+            *missing = missing.or(Some(file.start));
             self.orphans.push((file.start, file.path.clone()));
         }
         Ok(())

@@ -50,31 +50,92 @@ pub(super) struct Rebuilding {
     findings: QueueFindings,
     log_min: PhysicalOffset,
     orphans: Vec<(u64, String)>,
+    /// Something was appended.
+    built: bool,
     /// Leftovers from this slot on.
     ahead: (u64, Vec<Option<QueueEntry>>),
 }
 
 impl Rebuilding {
     /// Starts with what is believed of the queue's files; nothing, for a queue without files.
-    pub(super) fn new(queue: Arc<ConsumeQueue>, believed: Believed, log_min: PhysicalOffset) -> Self {
-        let Believed { begin, end, last, distrusted } = believed;
-        {
-            let mut state = queue.write();
-            state.slots.set_end(end);
-            state.begin = begin;
-            state.last_end = last.map_or(PhysicalOffset(0), |last| last.physical_end());
-            let (min, max) = match state.slots.layout {
-                Layout::Single => (begin, end),
-                Layout::Batch => (0, last.map_or(0, |last| last.next().0)),
-            };
-            queue.min.store(min, Ordering::Release);
-            queue.max.store(max, Ordering::Release);
-        }
+    pub(super) fn new(
+        queue: Arc<ConsumeQueue>,
+        believed: Believed,
+        log_min: PhysicalOffset,
+    ) -> Result<Self, QueueError> {
         let (topic, id) = (queue.topic().clone(), queue.id());
         let (added, repaired, kept, padded, dropped, refused) = (0, 0, 0, 0, 0, 0);
-        let findings =
-            QueueFindings { topic, queue: id, distrusted, added, repaired, kept, padded, dropped, refused };
-        Self { queue, findings, log_min, orphans: Vec::new(), ahead: (0, Vec::new()) }
+        let findings = QueueFindings {
+            topic,
+            queue: id,
+            distrusted: None,
+            added,
+            repaired,
+            kept,
+            padded,
+            dropped,
+            refused,
+        };
+        let mut rebuilding =
+            Self { queue, findings, log_min, orphans: Vec::new(), built: false, ahead: (0, Vec::new()) };
+        rebuilding.believe(believed)?;
+        Ok(rebuilding)
+    }
+
+    /// Sets the queue to what is believed, and to less when a block that had to be looked at for the
+    /// minimum is damaged.
+    fn believe(&mut self, mut believed: Believed) -> Result<(), QueueError> {
+        loop {
+            self.set(&believed)?;
+            match self.queue.correct_min(self.log_min) {
+                Err(QueueError::Damaged { path, at }) => {
+                    let state = self.queue.read();
+                    let end = state.slots.slot_at(&path, at).unwrap_or(believed.begin);
+                    let before = believed.end;
+                    believed = believed.down_to(&state.slots, end, self.log_min)?;
+                    believed.distrusted = Some(Distrust::Block { path, at });
+                    if believed.end == before {
+                        // All of them are older than the log.
+                        drop(state);
+                        self.set(&believed)?;
+                        self.queue.min.store(self.queue.max().0, Ordering::Release);
+                        return Ok(());
+                    }
+                }
+                corrected => return corrected.map(|_| ()),
+            }
+        }
+    }
+
+    fn set(&mut self, believed: &Believed) -> Result<(), QueueError> {
+        let Believed { begin, end, last, distrusted } = believed;
+        self.findings.distrusted.clone_from(distrusted);
+        let mut state = self.queue.write();
+        // The name of an empty file holds the numbering of records that are gone, if any are.
+        let none_gone = state.slots.layout == Layout::Batch || self.log_min == PhysicalOffset(0);
+        let is_void = begin == end && none_gone;
+        let (begin, end) = if is_void { (&0, &0) } else { (begin, end) };
+        state.slots.set_end(*end);
+        state.begin = *begin;
+        state.last_end = last.map_or(PhysicalOffset(0), |last| last.physical_end());
+        let (min, max) = match state.slots.layout {
+            Layout::Single => (*begin, *end),
+            Layout::Batch if begin == end => (0, 0),
+            Layout::Batch => {
+                let first = state.slots.leftovers(*begin..*begin + 1)?.pop().flatten();
+                (first.map_or(0, |first| first.offset.0), last.map_or(0, |last| last.next().0))
+            }
+        };
+        self.queue.min.store(min, Ordering::Release);
+        self.queue.max.store(max, Ordering::Release);
+        Ok(())
+    }
+
+    /// Where the walk through the log has to begin for the sake of this queue, if what was noted
+    /// cannot be believed.
+    pub(super) fn needs_from(&self) -> Option<PhysicalOffset> {
+        let last_end = self.queue.physical_end();
+        self.findings.distrusted.as_ref().map(|_| last_end.max(self.log_min))
     }
 
     /// Files of sums, by first slot, to remove unless their queue files come back.
@@ -86,6 +147,11 @@ impl Rebuilding {
     pub(super) fn build(&mut self, entry: &QueueEntry, store_ms: i64) -> Result<(), QueueError> {
         let queue = Arc::clone(&self.queue);
         let mut state = queue.write();
+        if state.slots.end() == state.begin && entry.offset < queue.max() {
+            // The name of the oldest file says more than is left of the queue.
+            state.slots.restart(entry.offset.0)?;
+            queue.begin_at(&mut state, entry.offset);
+        }
         let max = queue.max();
         let (is_known_number, is_known_place) = (entry.offset < max, entry.physical < state.last_end);
         if is_known_number && is_known_place {
@@ -97,6 +163,7 @@ impl Rebuilding {
             self.findings.refused += 1;
             return Ok(());
         }
+        self.built = true;
         match self.leftover(&state, state.slots.end())? {
             Some(old) if old == *entry => {}
             Some(old) if !old.is_padding() => self.findings.repaired += 1,
@@ -174,7 +241,7 @@ impl Rebuilding {
 
     /// Writes what was built. With `tidy`, whatever stands behind it is zeroed.
     pub(super) fn finish(self, directory: &dyn Directory, tidy: bool) -> Result<QueueFindings, QueueError> {
-        let Self { queue, mut findings, log_min, orphans, .. } = self;
+        let Self { queue, mut findings, log_min, orphans, built, .. } = self;
         {
             let mut state = queue.write();
             state.slots.write_out()?;
@@ -186,9 +253,15 @@ impl Rebuilding {
                     directory.remove(path).map_err(|error| QueueError::io(path, error))?;
                 }
             }
+            if tidy || built {
+                state.slots.doubt()?;
+            }
         }
         queue.set_numbering(queue.max());
-        queue.correct_min(log_min)?;
-        Ok(findings)
+        match queue.correct_min(log_min) {
+            // It was corrected over what was believed; what was built is not older than the log.
+            Err(QueueError::Damaged { .. }) => Ok(findings),
+            corrected => corrected.map(|_| findings),
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! is built from the log, and nothing is left that a later crash could bring back.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -159,12 +160,9 @@ impl Recovery<'_> {
                 Some(_) => believe_noted(&mut slots, &found, limit, self.range.min)?,
                 None => believe_old(&mut slots, self.range.min)?,
             };
-            if believed.distrusted.is_some() {
-                let last_end = believed.last.map_or(PhysicalOffset(0), |last| last.physical_end());
-                from = from.min(last_end.max(self.range.min));
-            }
             let queue = self.table.insert(ConsumeQueue::new(found.topic.clone(), found.id, slots));
-            let rebuilding = Rebuilding::new(queue, believed, self.range.min).with_orphans(found.orphans);
+            let rebuilding = Rebuilding::new(queue, believed, self.range.min)?.with_orphans(found.orphans);
+            from = from.min(rebuilding.needs_from().unwrap_or(from));
             self.queues.insert((found.topic, found.id), rebuilding);
         }
         Ok(from)
@@ -178,8 +176,12 @@ impl Recovery<'_> {
                     records += 1;
                     if let Some(fact) = fact_of(&record, self.table, self.rules) {
                         let key = (fact.queue.topic().clone(), fact.queue.id());
-                        let new = || Rebuilding::new(fact.queue, Believed::default(), self.range.min);
-                        let rebuilding = self.queues.entry(key).or_insert_with(new);
+                        let rebuilding = match self.queues.entry(key) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(new) => {
+                                new.insert(Rebuilding::new(fact.queue, Believed::default(), self.range.min)?)
+                            }
+                        };
                         rebuilding.build(&fact.entry, fact.store_ms)?;
                     }
                     at = at.after(u64::from(record.len()));

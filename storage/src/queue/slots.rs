@@ -114,12 +114,33 @@ impl Slots {
         self.files.insert(start, SlotFile { opened: OnceLock::new(), sums, dirty: false });
     }
 
+    /// Removes the sums of all files: whoever wrote to the files since did not keep them.
+    pub(super) fn forget_sums(&mut self) -> Result<(), QueueError> {
+        for (start, file) in &self.files {
+            file.sums.remove(&*self.directory).map_err(|error| self.io(*start, error))?;
+        }
+        Ok(())
+    }
+
+    /// Has names and the end of the queue synced once more: a process that was killed may have made,
+    /// removed, written or zeroed what only the cache of the system knows.
+    pub(super) fn doubt(&mut self) -> Result<(), QueueError> {
+        (self.names_dirty, self.sum_names_dirty) = (true, true);
+        let starts = [self.start_of(self.written), self.start_of(self.written.saturating_sub(1))];
+        for start in starts {
+            let Some(file) = self.files.get_mut(&start) else { continue };
+            file.dirty = true;
+            file.sums.doubt(&*self.directory).map_err(|error| QueueError::io(&self.folder, error))?;
+        }
+        Ok(())
+    }
+
     /// Sets the end. What the files hold behind it is overwritten by what is appended, or zeroed by
     /// [`Slots::clear_rest`].
     pub(super) fn set_end(&mut self, slot: u64) {
         self.tail.clear();
         self.written = slot;
-        self.crc = None;
+        (self.crc, self.sum_dirty) = (None, false);
     }
 
     /// Starts over at `slot`: the files in front of it go, its own is padded up to it, and what
@@ -358,7 +379,10 @@ impl Slots {
             return Ok(());
         }
         let extent = self.written;
-        self.sums.clear();
+        let (width, file_len) = (self.width(), self.per_file * self.width());
+        self.sums.retain(|(start, block, _)| {
+            start * width + ((block + 1) * sums::BLOCK).min(file_len) <= slot * width
+        });
         self.set_end(slot);
         self.drop_files_from(slot)?;
         let start = self.start_of(slot);
@@ -385,11 +409,11 @@ impl Slots {
     pub(super) fn remove(&mut self, start: u64) -> Result<(), QueueError> {
         // Sums without their file would tell that the file was lost, so they go first.
         let Some(file) = self.files.get(&start) else { return Ok(()) };
-        let had_sums = file.sums.remove(&*self.directory).map_err(|error| self.io(start, error))?;
+        file.sums.remove(&*self.directory).map_err(|error| self.io(start, error))?;
         self.directory.remove(&self.path(start)).map_err(|error| self.io(start, error))?;
         self.files.remove(&start);
-        self.names_dirty = true;
-        self.sum_names_dirty |= had_sums;
+        // Sums that are gone for us may be there on the disk.
+        (self.names_dirty, self.sum_names_dirty) = (true, true);
         Ok(())
     }
 
@@ -495,6 +519,12 @@ impl Slots {
         self.check_block(&*self.opened(start)?, start, last / sums::BLOCK)
     }
 
+    /// The first slot that starts in the block at byte `at` of the file `path`.
+    pub(super) fn slot_at(&self, path: &str, at: u64) -> Option<u64> {
+        let start = self.starts().find(|start| self.path(*start) == path)?;
+        Some(start + at.div_ceil(self.width()))
+    }
+
     /// The first slot that starts in the block with the last byte of `slot`.
     pub(super) fn block_start(&self, slot: u64) -> u64 {
         let start = self.start_of(slot);
@@ -525,10 +555,24 @@ impl Slots {
             // The others are removed as a whole.
             if start < self.written || Some(start) == self.first() {
                 self.zero(start, from..extent)?;
+                self.clear_sums(start, ((from - start) * self.width()).div_ceil(sums::BLOCK))?;
             }
         }
         self.drop_files_from(self.written)?;
         Ok(dropped)
+    }
+
+    /// Forgets the sums of a file from `block` on.
+    fn clear_sums(&mut self, start: u64, block: u64) -> Result<(), QueueError> {
+        let blocks = (self.per_file * self.width()).div_ceil(sums::BLOCK);
+        let known = self.files[&start].sums.all(&*self.directory).map_err(|error| self.io(start, error))?;
+        match usize::try_from(block).ok().and_then(|block| known.get(block..)) {
+            Some(rest) if rest.iter().any(|sum| *sum != 0) => {
+                let none = vec![0; usize::try_from(blocks - block).expect("blocks of a file")];
+                self.store_sums(start, block, &none)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn opened(&self, start: u64) -> Result<Arc<dyn SegmentFile>, QueueError> {

@@ -93,6 +93,15 @@ impl Sums {
         Ok(Some(u32::from_be_bytes(bytes)).filter(|sum| *sum != 0))
     }
 
+    /// All stored sums; none when there is no file.
+    pub(super) fn all(&self, directory: &dyn Directory) -> io::Result<Vec<u32>> {
+        let Some(file) = self.open(directory)? else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; usize::try_from(file.len().min(self.blocks * WIDTH)).unwrap_or(0)];
+        file.read_into(0, &mut bytes)?;
+        let sums = bytes.as_chunks::<{ WIDTH as usize }>().0.iter();
+        Ok(sums.map(|sum| u32::from_be_bytes(*sum)).collect())
+    }
+
     /// Stores the sums of consecutive blocks from `block` on; 0 = not known. Returns whether the
     /// file had to be made.
     pub(super) fn store(&mut self, directory: &dyn Directory, block: u64, sums: &[u32]) -> io::Result<bool> {
@@ -116,11 +125,17 @@ impl Sums {
         Ok(file)
     }
 
-    /// Removes the file; false when there was none.
-    pub(super) fn remove(&self, directory: &dyn Directory) -> io::Result<bool> {
+    /// Has the file synced once more, if there is one.
+    pub(super) fn doubt(&mut self, directory: &dyn Directory) -> io::Result<()> {
+        self.dirty = self.open(directory)?.is_some();
+        Ok(())
+    }
+
+    /// Removes the file, if there is one.
+    pub(super) fn remove(&self, directory: &dyn Directory) -> io::Result<()> {
         match directory.remove(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => removed.map(|()| true),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 

@@ -139,14 +139,15 @@ impl QueueTable {
     }
 
     /// Follows the log whose oldest segment starts at `log_min` now: raises the minimum of each
-    /// queue and removes files that only hold older entries.
+    /// queue and removes files that only hold older entries. All entries of records before `noted`
+    /// were noted as durable.
     ///
     /// # Errors
     /// The first error; the other queues are treated all the same.
-    pub fn follow_min(&self, log_min: PhysicalOffset) -> Result<(), QueueError> {
+    pub fn follow_min(&self, log_min: PhysicalOffset, noted: PhysicalOffset) -> Result<(), QueueError> {
         first_error(self.all().iter().map(|queue| {
             queue.correct_min(log_min)?;
-            queue.remove_old_files().map(|_| ())
+            queue.remove_old_files(noted).map(|_| ())
         }))
     }
 

@@ -1,3 +1,6 @@
+mod recovery;
+mod world;
+
 use std::sync::Arc;
 
 use super::*;
@@ -110,7 +113,7 @@ fn the_minimum_follows_the_log_and_old_files_go() {
     table.write_pending().unwrap();
     for (log_min, min, files) in [(0, 0, 3), (1, 1, 3), (29_901, 300, 2), (30_000, 300, 2), (69_901, 700, 1)]
     {
-        table.follow_min(PhysicalOffset(log_min)).unwrap();
+        table.follow_min(PhysicalOffset(log_min), PhysicalOffset(70_000)).unwrap();
         assert_eq!(queue.min(), QueueOffset(min), "log starts at {log_min}");
         assert_eq!(place.files("consumequeue/orders/0").len(), files, "log starts at {log_min}");
     }
@@ -156,7 +159,7 @@ fn a_batch_queue_has_one_entry_for_an_inner_batch() {
     assert_eq!(queue.entries(QueueOffset(301), 2).unwrap(), entries[100..102]);
     let none = |_| panic!("the entry has the store time");
     assert_eq!(queue.seek_by_time(9950, Boundary::Lower, none).unwrap(), QueueOffset(300));
-    table.follow_min(PhysicalOffset(10_001)).unwrap();
+    table.follow_min(PhysicalOffset(10_001), PhysicalOffset(25_000)).unwrap();
     assert_eq!(queue.min(), QueueOffset(303));
     table.truncate(PhysicalOffset(20_000)).unwrap();
     assert_eq!(queue.max(), QueueOffset(600));

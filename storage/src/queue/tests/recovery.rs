@@ -1,0 +1,304 @@
+use proptest::prelude::*;
+
+use super::world::{BATCHES, World, recover};
+use crate::disk::SimulatedDisk;
+use crate::queue::{Distrust, QueueRecovery, QueueRecoveryError};
+use crate::{PhysicalOffset, QueueId};
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Append {
+        queue: u8,
+        count: u8,
+    },
+    Dispatch,
+    Write,
+    Sync,
+    /// Removes this share of the log that is noted, in percent.
+    Retain(u8),
+    /// Keeps this share of the log, in percent.
+    Truncate(u8),
+    Kill,
+    /// Keeps this share of the log behind the note, in percent.
+    PowerCut(u8),
+    Close,
+    /// Dies at a step of what comes next: by a power cut, or killed.
+    Die {
+        step: u8,
+        power: bool,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..4_u8, 1..60_u8).prop_map(|(queue, count)| Op::Append { queue, count }),
+        6 => Just(Op::Dispatch),
+        2 => Just(Op::Write),
+        2 => Just(Op::Sync),
+        1 => (0..=100_u8).prop_map(Op::Retain),
+        1 => (50..=100_u8).prop_map(Op::Truncate),
+        1 => Just(Op::Kill),
+        2 => (0..=100_u8).prop_map(Op::PowerCut),
+        1 => Just(Op::Close),
+        3 => (0..24_u8, any::<bool>()).prop_map(|(step, power)| Op::Die { step, power }),
+    ]
+}
+
+/// The bound of a record that lies `percent` of the way from `from` to `to`.
+fn bound(world: &World, from: PhysicalOffset, to: PhysicalOffset, percent: u8) -> PhysicalOffset {
+    let bounds: Vec<_> = world.log.bounds().into_iter().filter(|at| from <= *at && *at <= to).collect();
+    bounds[(bounds.len() - 1) * usize::from(percent) / 100]
+}
+
+/// Does `op`; true when the disk died in it.
+fn apply(mut world: World, op: Op) -> (World, bool) {
+    let noted = world.complete_to.unwrap_or_default();
+    let mut died = false;
+    match op {
+        Op::Append { queue, count } => (0..count).for_each(|n| world.append(queue, u16::from(n % 4) + 1)),
+        Op::Dispatch => world.dispatch(),
+        Op::Write => died |= world.table.write_pending().is_err(),
+        Op::Sync => died |= world.sync().is_err(),
+        Op::Retain(percent) => {
+            let min = bound(&world, PhysicalOffset(0), noted, percent);
+            died |= world.retain(min).is_err();
+        }
+        Op::Truncate(percent) => {
+            let end = bound(&world, world.log.min, world.log.end(), percent);
+            died |= world.truncate(end).is_err();
+        }
+        Op::Kill => {
+            let disk = world.disk.kill();
+            world = world.reopen(disk, false);
+        }
+        Op::PowerCut(percent) => {
+            let end = bound(&world, noted, world.log.end(), percent);
+            world.log.cut(end);
+            let disk = world.disk.crash();
+            world = world.reopen(disk, false);
+        }
+        Op::Close => {
+            world.dispatch();
+            if world.sync().is_err() {
+                return (world, true);
+            }
+            let disk = world.disk.crash();
+            world = world.reopen(disk, true);
+            assert_eq!(
+                world.report,
+                QueueRecovery { walked_from: world.log.end(), ..QueueRecovery::default() }
+            );
+        }
+        Op::Die { step, .. } => world.disk.crash_at_step(world.disk.steps() + u64::from(step)),
+    }
+    (world, died)
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let times = std::env::var("STATICFIRE_CASES").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    ProptestConfig { cases: default * times, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    /// proves: I5, I12, I13, I14, I15, I17, I48, Z15, Z16
+    #[test]
+    fn queues_are_what_the_log_says(
+        seed in any::<u64>(),
+        file_entries in prop_oneof![Just(50_u64), Just(450)],
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        let mut world = World::new(seed, file_entries);
+        let mut by_power = None;
+        for op in ops {
+            if let Op::Die { power, .. } = op {
+                by_power = Some(power);
+            }
+            let (next, died) = apply(world, op);
+            world = next;
+            if died || world.disk.is_gone() {
+                let power = by_power.take().expect("nothing else fails");
+                let disk = if power { world.disk.crash() } else { world.disk.kill() };
+                world = world.reopen(disk, false);
+            }
+            world.check();
+        }
+        if world.log.min == PhysicalOffset(0) && by_power.is_none() {
+            world.check_files();
+        }
+    }
+}
+
+/// A store with a few files in each queue, all noted.
+fn noted(file_entries: u64, rounds: u16) -> World {
+    let mut world = World::new(1, file_entries);
+    for n in 0..rounds {
+        (0..4).for_each(|queue| world.append(queue, n % 4 + 1));
+    }
+    world.dispatch();
+    world.sync().unwrap();
+    world.check_files();
+    world
+}
+
+/// proves: I13, Z17
+#[test]
+fn removed_queues_are_built_again_byte_for_byte() {
+    let world = noted(50, 230);
+    let before = World::files(&world.disk);
+    for folders in [
+        &["consumequeue/orders/1/", "consumequeue/orders/2/00000000000000001000"][..],
+        &["consumequeue/", "batchconsumequeue/", "staticfire/"],
+        &["consumequeue/orders/0/00000000000000004000"],
+        &["batchconsumequeue/"],
+    ] {
+        let disk = world.disk.snapshot().completing_at_once();
+        let directory = disk.directory();
+        for path in disk.paths().iter().filter(|path| folders.iter().any(|folder| path.starts_with(folder))) {
+            directory.remove(path).unwrap();
+        }
+        let world = World::open(disk, 50, world.log.clone(), world.complete_to, false);
+        assert!(!world.report.queues.is_empty(), "{folders:?}");
+        world.check();
+        assert!(World::files(&world.disk) == before, "{folders:?}");
+    }
+}
+
+/// proves: I15, I18
+#[test]
+fn damage_of_noted_entries_is_found_and_built_again() {
+    let world = noted(450, 700);
+    let before = World::files(&world.disk);
+    let last = "consumequeue/orders/1/00000000000000009000";
+    let middle = "consumequeue/orders/1/00000000000000000000";
+    // The newest block is compared at recovery, any other one when it is read.
+    let disk = world.disk.snapshot();
+    disk.edit(last, |bytes| bytes[4900..5000].fill(0)).unwrap();
+    let healed = World::open(disk, 450, world.log.clone(), world.complete_to, true);
+    let found = &healed.report.queues[0];
+    assert_eq!(found.distrusted, Some(Distrust::Block { path: last.into(), at: 4096 }));
+    assert_eq!((found.topic.as_str(), found.queue, found.added), ("orders", QueueId(1), 5));
+    healed.check();
+    assert!(World::files(&healed.disk) == before);
+
+    let disk = world.disk.snapshot();
+    disk.flip_bit(middle, 4097 * 8).unwrap();
+    let open = World::open(disk, 450, world.log.clone(), world.complete_to, true);
+    let queue = open.table.find("orders", QueueId(1)).unwrap();
+    assert_eq!(queue.entries(crate::QueueOffset(0), 100).unwrap().len(), 100, "another block");
+    for _ in 0..2 {
+        let damaged = queue.entries(crate::QueueOffset(200), 10).unwrap_err().to_string();
+        assert!(damaged.contains(middle) && damaged.contains("4096"), "{damaged}");
+    }
+    // Without the note everything is compared with the log.
+    let disk = open.disk.snapshot();
+    let healed = World::open(disk, 450, open.log.clone(), None, false);
+    assert_eq!(healed.report.queues[0].repaired, 1);
+    assert!(World::files(&healed.disk) == before);
+}
+
+/// proves: store-format §2 (lengths), I20
+#[test]
+fn files_of_the_wrong_length_are_told_apart() {
+    let world = noted(50, 230);
+    let before = World::files(&world.disk);
+    let short = "consumequeue/orders/0/00000000000000003000";
+    let disk = world.disk.snapshot();
+    disk.edit(short, |bytes| bytes.truncate(400)).unwrap();
+    disk.put("consumequeue/orders/0/00000000000000005000", &[]).unwrap();
+    disk.put("consumequeue/orders/0/notes.txt", b"mine").unwrap();
+    let healed = World::open(disk, 50, world.log.clone(), world.complete_to, true);
+    assert_eq!(healed.report.queues[0].distrusted, Some(Distrust::ShortFile { path: short.into() }));
+    assert_eq!(healed.report.strangers, ["consumequeue/orders/0/notes.txt"]);
+    healed.check();
+    healed.disk.directory().remove("consumequeue/orders/0/notes.txt").unwrap();
+    assert!(World::files(&healed.disk) == before);
+
+    for wrong in [40, 60, 100] {
+        let disk = world.disk.snapshot().completing_at_once();
+        let refused = recover(disk.directory(), wrong, &world.log, world.complete_to, true);
+        assert!(matches!(refused, Err(QueueRecoveryError::Queue(_))), "{wrong} entries in a file");
+        assert!(World::files(&disk) == before, "nothing was changed");
+    }
+}
+
+/// proves: I14 in a log with a hole
+#[test]
+fn a_hole_in_the_log_keeps_the_numbers_behind_it() {
+    let world = noted(50, 230);
+    let bounds = world.log.bounds();
+    let mut log = world.log.clone();
+    log.holes.push(bounds[400].0..bounds[500].0);
+    for lose_files in [false, true] {
+        let disk = world.disk.snapshot().completing_at_once();
+        if lose_files {
+            for path in World::files(&disk).keys() {
+                disk.directory().remove(path).unwrap();
+            }
+        }
+        let (table, report) = recover(disk.directory(), 50, &log, None, false).unwrap();
+        let queue = table.find("orders", QueueId(1)).unwrap();
+        assert_eq!((queue.min().0, queue.max().0), (0, 230));
+        let entries = queue.entries(queue.min(), 230).unwrap();
+        let padding = entries.iter().filter(|entry| entry.is_padding()).count();
+        assert_eq!(padding, if lose_files { 25 } else { 0 });
+        let found = report.queues.iter().find(|found| found.queue == QueueId(1)).unwrap();
+        assert_eq!((found.padded, found.kept), if lose_files { (25, 0) } else { (0, 25) });
+        assert_eq!(
+            table.find(BATCHES, QueueId(0)).unwrap().max(),
+            world.table.find(BATCHES, QueueId(0)).unwrap().max()
+        );
+    }
+}
+
+/// Dies at each step of recovery and recovers again, for several images of a power cut.
+///
+/// proves: I17, Z43
+#[test]
+fn recovery_may_die_at_any_step() {
+    let mut world = noted(50, 60);
+    for n in 0..50_u16 {
+        (0..4).for_each(|queue| world.append(queue, n % 4 + 1));
+    }
+    world.dispatch();
+    world.table.write_pending().unwrap();
+    let bounds = world.log.bounds();
+    let mut tried = 0;
+    for (n, image) in world.disk.crash_images(12).enumerate() {
+        let mut log = world.log.clone();
+        log.cut(bounds[bounds.len() - 1 - n * 10]);
+        for step in 0.. {
+            let disk = image.snapshot().completing_at_once();
+            disk.crash_at_step(step);
+            let died = recover(disk.directory(), 50, &log, world.complete_to, false).is_err();
+            if !died {
+                break;
+            }
+            tried += 1;
+            let disk = if step % 2 == 0 { disk.crash() } else { disk.kill() };
+            let healed = World::open(disk, 50, log.clone(), world.complete_to, false);
+            healed.check();
+            healed.check_files();
+        }
+    }
+    assert!(tried > 100, "{tried} deaths");
+}
+
+/// A disk with no room keeps entries in memory and takes them later.
+///
+/// proves: I11
+#[test]
+fn a_full_disk_costs_nothing_but_memory() {
+    let mut world = World::new(3, 50);
+    world.disk.set_faults(crate::disk::DiskFaults::calm().with_space(0));
+    (0..600).for_each(|_| world.append(1, 1));
+    world.dispatch();
+    assert!(world.table.write_pending().is_err());
+    world.check();
+    world.disk.set_faults(crate::disk::DiskFaults::calm());
+    world.sync().unwrap();
+    world.check_files();
+    let disk: SimulatedDisk = world.disk.crash();
+    world.reopen(disk, false).check();
+}
