@@ -5,5 +5,6 @@
 
 mod fixture;
 mod open;
+mod queues;
 mod records;
 mod verify;

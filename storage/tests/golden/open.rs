@@ -8,7 +8,7 @@ use staticfire_storage::{
 
 use crate::fixture::{Fixture, WHOLE};
 
-fn open(fixture: &Fixture) -> Result<Store, OpenError> {
+pub fn open(fixture: &Fixture) -> Result<Store, OpenError> {
     let mut options = StoreOptions::at(fixture.path());
     options.segment_bytes = fixture.setting("mappedFileSizeCommitLog").unwrap();
     options.queue_file_entries = fixture.setting("mappedFileSizeConsumeQueue").unwrap() / 20;
