@@ -55,5 +55,5 @@ pub use queue::{Boundary, ConsumeQueue, QueueEntry, QueueError, QueueOptions, Qu
 pub use receipt::{NotReached, Reached, Receipt};
 pub use record::{Record, RecordCrc, RecordError};
 pub use recovery::{Damage, LogRecovery, TailCut, WhatIsWrong};
-pub use store::{CloseError, Queue, Step, Store};
+pub use store::{CloseError, Queue, Records, Step, Store};
 pub use verify::{VerifyError, VerifyReport, verify};

@@ -16,6 +16,7 @@ pub(crate) mod cut;
 mod facts;
 mod flush;
 mod retention;
+pub(crate) mod search;
 pub(crate) mod segments;
 mod write;
 
@@ -31,7 +32,6 @@ use crate::dispatch::{DelayLevels, DispatchFact, LogItem, LogRecords};
 use crate::error::{Failure, ReadError};
 use crate::marks::{Confirm, Generation, Marks, Watermarks};
 use crate::record::{Record, RecordCrc, Scanned, next_at};
-use crate::recovery::Damage;
 use crate::{Clock, Epoch, PhysicalOffset};
 
 pub use append::AppendError;
@@ -50,8 +50,8 @@ pub(crate) struct LogOptions {
     pub(crate) delay_levels: DelayLevels,
     /// Every record from here on carries its own checksum.
     pub(crate) sealed_from: PhysicalOffset,
-    /// Ranges that recovery found unreadable and kept.
-    pub(crate) damaged: Vec<Damage>,
+    /// Where recovery found the end. Before it there may be damage, which was reported and kept.
+    pub(crate) recovered_to: PhysicalOffset,
 }
 
 /// The commit log. Shared by everybody who appends, writes, flushes and reads.
@@ -207,11 +207,11 @@ impl CommitLog {
 
     /// The end of what can be read, if `at` lies before it and was not removed.
     fn in_range(&self, at: PhysicalOffset) -> Result<PhysicalOffset, ReadError> {
-        let end = self.marks.written();
-        if at < end && self.segments.find(at).is_some() {
-            return Ok(end);
+        let marks = self.marks.snapshot();
+        if (marks.min..marks.written).contains(&at) {
+            return Ok(marks.written);
         }
-        Err(ReadError::OutOfRange { at, min: self.marks.snapshot().min, end })
+        Err(ReadError::OutOfRange { at, min: marks.min, end: marks.written })
     }
 
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
@@ -229,14 +229,34 @@ impl CommitLog {
 
 impl LogRecords for CommitLog {
     fn item(&self, at: PhysicalOffset) -> Result<LogItem, Box<dyn std::error::Error + Send + Sync>> {
-        if let Some(damage) = self.options.damaged.iter().find(|damage| damage.from <= at && at < damage.to) {
-            return Ok(LogItem::SkipTo(damage.to));
+        Ok(self.item_at(at)?)
+    }
+}
+
+impl CommitLog {
+    /// What stands at `at`. Damage that recovery reported is skipped; damage behind it is an error.
+    pub(crate) fn item_at(&self, at: PhysicalOffset) -> Result<LogItem, ReadError> {
+        match self.next(at) {
+            Ok(Next::Record(record)) => Ok(LogItem::Record(record)),
+            Ok(Next::Segment(start)) => Ok(LogItem::SkipTo(start)),
+            Ok(Next::End) => Ok(LogItem::End),
+            Err(ReadError::NoRecord { .. } | ReadError::Damaged { .. }) if at < self.options.recovered_to => {
+                Ok(LogItem::SkipTo(self.behind_damage(at)?))
+            }
+            Err(error) => Err(error),
         }
-        Ok(match self.next(at)? {
-            Next::Record(record) => LogItem::Record(record),
-            Next::Segment(start) => LogItem::SkipTo(start),
-            Next::End => LogItem::End,
-        })
+    }
+
+    /// Where the next valid record behind damage at `at` starts, or where the recovered log ended.
+    fn behind_damage(&self, at: PhysicalOffset) -> Result<PhysicalOffset, ReadError> {
+        let mut next = self.options.recovered_to;
+        let first = |record: Record| {
+            next = next.min(record.physical());
+            false
+        };
+        search::valid_records_after(&self.segments.all(), at, |at| self.crc(at), first)
+            .map_err(|error| ReadError::io(at, &error))?;
+        Ok(next)
     }
 }
 

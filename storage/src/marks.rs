@@ -313,3 +313,110 @@ impl InsertInOrder for VecDeque<(PhysicalOffset, Waiter)> {
         self.insert(self.len() - later, (end, waiter));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    type Heard = Arc<Mutex<Vec<(u32, Outcome)>>>;
+
+    fn watermarks(confirm: Confirm) -> Watermarks {
+        Watermarks::new(Marks { epoch: Epoch(1), ..Marks::default() }, confirm)
+    }
+
+    fn wait(marks: &Watermarks, heard: &Heard, name: u32, durability: Durability, end: u64) {
+        let position = Position { epoch: marks.snapshot().epoch, end: PhysicalOffset(end) };
+        wait_at(marks, heard, name, durability, position);
+    }
+
+    fn wait_at(marks: &Watermarks, heard: &Heard, name: u32, durability: Durability, position: Position) {
+        let heard = Arc::clone(heard);
+        let waiter = Box::new(move |outcome| heard.lock().unwrap().push((name, outcome)));
+        marks.when(durability, position, waiter);
+    }
+
+    fn write_to(marks: &Watermarks, end: u64) {
+        marks.appended(PhysicalOffset(end));
+        marks.advance_written(PhysicalOffset(end));
+    }
+
+    /// proves: D2: waiters are first in, first out, and woken singly
+    #[test]
+    fn waiters_fire_once_in_order_when_their_mark_arrives() {
+        let (marks, heard) = (watermarks(Confirm::Local(Durability::Flushed)), Heard::default());
+        wait(&marks, &heard, 2, Durability::Flushed, 20);
+        wait(&marks, &heard, 1, Durability::Flushed, 10);
+        wait(&marks, &heard, 3, Durability::Confirmed, 20);
+        wait(&marks, &heard, 0, Durability::Written, 20);
+        write_to(&marks, 20);
+        assert_eq!(heard.lock().unwrap().split_off(0), [(0, Outcome::Reached)]);
+        marks.advance_flushed(0, PhysicalOffset(10));
+        assert_eq!(heard.lock().unwrap().split_off(0), [(1, Outcome::Reached)]);
+        marks.advance_flushed(0, PhysicalOffset(20));
+        assert_eq!(heard.lock().unwrap().split_off(0), [(2, Outcome::Reached), (3, Outcome::Reached)]);
+        wait(&marks, &heard, 4, Durability::Flushed, 20);
+        assert_eq!(*heard.lock().unwrap(), [(4, Outcome::Reached)], "too late to wait is in time");
+    }
+
+    /// proves: I31, I48; DESIGN §7: a waiter is never satisfied by another epoch's bytes
+    #[test]
+    fn the_end_of_an_epoch_settles_everybody_who_waits_in_it() {
+        let (marks, heard) = (watermarks(Confirm::Local(Durability::Flushed)), Heard::default());
+        let old = Position { epoch: Epoch(1), end: PhysicalOffset(20) };
+        write_to(&marks, 20);
+        wait_at(&marks, &heard, 1, Durability::Flushed, old);
+        marks.begin_epoch(Epoch(2));
+        assert_eq!(heard.lock().unwrap().split_off(0), [(1, Outcome::Unknown)]);
+        marks.cut(PhysicalOffset(10));
+        write_to(&marks, 20);
+        let generation = marks.generation();
+        marks.advance_flushed(generation, PhysicalOffset(20));
+        wait_at(&marks, &heard, 2, Durability::Flushed, old);
+        assert_eq!(*heard.lock().unwrap(), [(2, Outcome::Unknown)]);
+    }
+
+    /// proves: DESIGN §7: a flush completing after a truncation
+    #[test]
+    fn a_flush_that_started_before_a_cut_proves_nothing_after_it() {
+        let (marks, heard) = (watermarks(Confirm::External), Heard::default());
+        write_to(&marks, 20);
+        let before = marks.generation();
+        marks.begin_epoch(Epoch(2));
+        marks.cut(PhysicalOffset(10));
+        write_to(&marks, 20);
+        wait(&marks, &heard, 1, Durability::Flushed, 20);
+        assert!(!marks.advance_flushed(before, PhysicalOffset(20)));
+        assert!(heard.lock().unwrap().is_empty());
+        assert_eq!(marks.snapshot().flushed, PhysicalOffset(0));
+    }
+
+    /// proves: I8, S35
+    #[test]
+    fn after_a_failure_no_mark_moves_and_nobody_waits_in_vain() {
+        let (marks, heard) = (watermarks(Confirm::Local(Durability::Flushed)), Heard::default());
+        write_to(&marks, 20);
+        marks.advance_flushed(0, PhysicalOffset(10));
+        wait(&marks, &heard, 1, Durability::Flushed, 20);
+        marks.fail();
+        marks.advance_flushed(0, PhysicalOffset(20));
+        wait(&marks, &heard, 2, Durability::Flushed, 20);
+        wait(&marks, &heard, 3, Durability::Flushed, 10);
+        let expected = [(1, Outcome::Failed), (2, Outcome::Failed), (3, Outcome::Reached)];
+        assert_eq!(*heard.lock().unwrap(), expected);
+        assert_eq!(marks.snapshot().flushed, PhysicalOffset(10));
+    }
+
+    /// proves: I40: `confirmed` never decreases, and never passes what this log holds
+    #[test]
+    fn replication_confirms_only_what_is_here() {
+        let marks = watermarks(Confirm::External);
+        write_to(&marks, 20);
+        marks.advance_confirmed(Epoch(1), PhysicalOffset(50));
+        assert_eq!(marks.snapshot().confirmed, PhysicalOffset(20));
+        marks.advance_confirmed(Epoch(1), PhysicalOffset(10));
+        assert_eq!(marks.snapshot().confirmed, PhysicalOffset(20));
+        marks.advance_confirmed(Epoch(0), PhysicalOffset(20));
+    }
+}

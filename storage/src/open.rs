@@ -229,7 +229,7 @@ fn assemble(
         confirm,
         delay_levels: rules.delay_levels.clone(),
         sealed_from: file.state().sealed_from,
-        damaged: report.log.damaged.clone(),
+        recovered_to: end,
     };
     let log = CommitLog::new(
         Arc::clone(&directory),

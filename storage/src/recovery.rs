@@ -14,9 +14,10 @@ use bytes::Bytes;
 use crate::checkpoint::Checkpoint;
 use crate::disk::{Directory, EntryKind};
 use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans};
+use crate::log::search::valid_records_after;
 use crate::log::segments::{FOLDER, Segment, path};
 use crate::planted::planted;
-use crate::record::{MAGIC_V1, MAGIC_V2, Record, RecordCrc, RecordError, Scanned, next_at};
+use crate::record::{Record, RecordCrc, RecordError, Scanned, next_at};
 use crate::state::State;
 use crate::{OpenError, PhysicalOffset};
 
@@ -157,7 +158,7 @@ pub(crate) fn recover(
     if !trusted {
         let epoch = known.state.map_or(crate::Epoch(0), |state| state.epoch);
         clear_tail(&**directory, &mut segments, end, tail.as_ref(), (epoch, known.segment_bytes))
-            .and_then(|()| persist(known, &segments, end))
+            .and_then(|()| persist(&**directory, known, &segments, end))
             .map_err(|error| OpenError::io(FOLDER, error))?;
     }
     report.tail = tail;
@@ -275,10 +276,11 @@ impl<'a> Scan<'a> {
     }
 
     /// Proof that `record`, and so everything before it, had been flushed: it lies below our
-    /// durable mark, or RocketMQ's checkpoint is not older.
+    /// durable mark, or RocketMQ's checkpoint names a younger one. (Of the same millisecond there
+    /// may be several, and only the first of them was certainly flushed.)
     fn was_durable(&self, record: &Record) -> bool {
         let state = self.known.state.unwrap_or_default();
-        record.physical() < state.durable || record.store_ms() <= self.known.checkpoint.physic_ms
+        record.physical() < state.durable || record.store_ms() < self.known.checkpoint.physic_ms
     }
 
     fn is_end(&self, start: PhysicalOffset) -> bool {
@@ -311,24 +313,18 @@ impl<'a> Scan<'a> {
 
     /// The first valid record behind `at`, and the end of the last one.
     fn next_valid(&self, at: PhysicalOffset) -> Result<Option<(Record, PhysicalOffset)>, OpenError> {
-        let mut first: Option<Record> = None;
-        let mut last_end = at;
-        for segment in self.segments.iter().filter(|segment| self.whole_end(segment) > at) {
-            let mut from = (at.0 + 1).max(segment.start.0).max(last_end.0) - segment.start.0;
-            let bytes = self.read(segment, 0)?;
-            while let Some(found) = magic_after(&bytes, from) {
-                let at = PhysicalOffset(segment.start.0 + found);
-                match Record::parse(bytes.slice(found as usize..), at, self.crc(at)) {
-                    Ok(record) => {
-                        from = found + u64::from(record.len());
-                        last_end = PhysicalOffset(segment.start.0 + from);
-                        first.get_or_insert(record);
-                    }
-                    Err(_) => from = found + 1,
-                }
+        let mut found: Option<(Record, PhysicalOffset)> = None;
+        let each = |record: Record| {
+            let end = record.physical().after(record.len().into());
+            match &mut found {
+                Some((_, last_end)) => *last_end = end,
+                None => found = Some((record, end)),
             }
-        }
-        Ok(first.map(|record| (record, last_end)))
+            true
+        };
+        valid_records_after(self.segments, at, |at| self.crc(at), each)
+            .map_err(|error| OpenError::io(FOLDER, error))?;
+        Ok(found)
     }
 
     /// Which check a record at `at` must pass: every record we wrote carries its own CRC.
@@ -355,28 +351,6 @@ enum At {
     NextSegment(PhysicalOffset),
     PastLastFile,
     Nothing(WhatIsWrong),
-}
-
-/// The first place at or behind `from` where a record's magic stands in its place.
-fn magic_after(bytes: &[u8], from: u64) -> Option<u64> {
-    const MAGIC_AT: usize = 4;
-    let start = usize::try_from(from).ok()?;
-    let tail = bytes.get(start..)?;
-    let last = tail.len().checked_sub(MAGIC_AT + 4)?;
-    let mut at = 0;
-    while at <= last {
-        // Long stretches of zeros are the usual case.
-        if tail[at..].len() >= 64 && tail[at..at + 64] == [0; 64] {
-            at += 57;
-            continue;
-        }
-        let magic = tail[at + MAGIC_AT..at + MAGIC_AT + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b));
-        if magic == MAGIC_V1 || magic == MAGIC_V2 {
-            return Some(from + at as u64);
-        }
-        at += 1;
-    }
-    None
 }
 
 /// Makes the log end at `end` durably: what stood behind goes to the orphans, zeros take its place.
@@ -413,7 +387,12 @@ fn clear_tail(
 
 /// What a killed process wrote may be in memory only, and after a failed flush even pages that look
 /// clean may not be on the disk: write the tail again, then flush, and only then count on it.
-fn persist(known: &Known, segments: &[Segment], end: PhysicalOffset) -> io::Result<()> {
+fn persist(
+    directory: &dyn Directory,
+    known: &Known,
+    segments: &[Segment],
+    end: PhysicalOffset,
+) -> io::Result<()> {
     let durable = known.state.map_or(end, |state| state.durable);
     for segment in segments.iter().filter(|segment| segment.start < end && segment.end() > durable) {
         let from = durable.0.max(segment.start.0) - segment.start.0;
@@ -423,5 +402,7 @@ fn persist(known: &Known, segments: &[Segment], end: PhysicalOffset) -> io::Resu
     for segment in segments.iter().filter(|segment| segment.start < end) {
         segment.file.sync()?;
     }
-    Ok(())
+    // Names that only the cache of a killed process's system held.
+    directory.sync(FOLDER)?;
+    directory.sync(crate::state::FOLDER)
 }

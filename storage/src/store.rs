@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::{self, CheckpointFile};
 use crate::combine::Combiner;
 use crate::disk::{Directory, DirectoryLock};
-use crate::dispatch::{DispatchError, Dispatcher};
+use crate::dispatch::{DispatchError, Dispatcher, LogItem};
 use crate::error::Failure;
 use crate::log::{AppendError, CommitLog, Staged};
 use crate::marks::{Marks, Waiter};
@@ -184,6 +184,14 @@ impl Store {
         self.0.log.record(at)
     }
 
+    /// The records from `at` on, in the order of the log, up to what is written when they are asked
+    /// for. `at` is where a record or a segment starts. To follow the log, go on at
+    /// [`Records::position`] later.
+    #[must_use]
+    pub fn records(&self, at: PhysicalOffset) -> Records {
+        Records { log: Arc::clone(&self.0.log), at }
+    }
+
     /// Removes the queues of a topic. Its messages stay in the log until retention removes them.
     ///
     /// # Errors
@@ -244,6 +252,40 @@ impl Store {
         self.0.log.append(staged, true, &mut placed)?;
         self.0.drive();
         Ok(placed.into_iter().map(|placed| Receipt::new(self.clone(), placed)).collect())
+    }
+}
+
+/// Walks the log from record to record; see [`Store::records`].
+#[derive(Debug)]
+pub struct Records {
+    log: Arc<CommitLog>,
+    at: PhysicalOffset,
+}
+
+impl Records {
+    /// Where the walk stands: behind the last record returned.
+    #[must_use]
+    pub const fn position(&self) -> PhysicalOffset {
+        self.at
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, ReadError>;
+
+    /// The next record; `None` at the end for now. After an error the walk stands still.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.log.item_at(self.at) {
+                Ok(LogItem::Record(record)) => {
+                    self.at = self.at.after(record.len().into());
+                    return Some(Ok(record));
+                }
+                Ok(LogItem::SkipTo(next)) => self.at = next,
+                Ok(LogItem::End) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 

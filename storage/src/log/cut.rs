@@ -154,6 +154,8 @@ fn make_orphans(directory: &dyn Directory) -> io::Result<()> {
 
 fn replace(directory: &dyn Directory, old: &Segment, cut: Cut, segment_bytes: u64) -> io::Result<Segment> {
     let fresh = prefix(directory, old, cut.end.0 - old.start.0, segment_bytes)?;
+    // What is cut was perhaps never flushed; as an orphan it shall survive.
+    old.file.sync()?;
     let orphan = orphan(cut.epoch, cut.end);
     match directory.link(&path(old.start), &orphan) {
         // An earlier attempt got this far: the orphan is the old file, or the cut was already done

@@ -1,0 +1,44 @@
+//! Power cuts and kills at every disk step of short workloads.
+
+mod crash_suite;
+
+use crash_suite::{Effort, Op, Seen, Workload, explore};
+use staticfire_storage::Durability;
+use staticfire_storage::disk::DiskFaults;
+
+/// Multiplies the number of cases; 1 unless the environment says more.
+fn cases() -> usize {
+    std::env::var("STATICFIRE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1)
+}
+
+/// Every sequence of two ops, and a share of those of three, each behind the same first records.
+fn workloads(share: usize) -> Vec<Workload> {
+    let pairs = Op::ALL.into_iter().flat_map(|first| Op::ALL.map(|second| vec![first, second]));
+    let triples = pairs.clone().flat_map(|pair| Op::ALL.map(|third| [&pair[..], &[third]].concat()));
+    let chosen =
+        triples.enumerate().filter(|(number, _)| number % TRIPLES_ONE_IN < share).map(|(_, ops)| ops);
+    let modes = [Durability::Flushed, Durability::Written];
+    let start = [Op::Append, Op::Write, Op::Flush, Op::Dispatch, Op::AppendLarge, Op::Write];
+    let all = pairs.chain(chosen).flat_map(|ops| modes.map(|durability| (ops.clone(), durability)));
+    all.map(|(ops, durability)| Workload { ops: [&start[..], &ops].concat(), durability }).collect()
+}
+
+/// Of the sequences of three ops, one in so many runs by default.
+const TRIPLES_ONE_IN: usize = 8;
+
+/// proves: I1, I2, I3, I4, I5, I13, I14, I15, I17, I74, F1, F2, F4, F5, F6, F7, F13
+#[test]
+fn whatever_the_crash_leaves_the_promises_hold() {
+    let mut seen = Seen::default();
+    for (seed, faults) in [(1, DiskFaults::calm()), (2, DiskFaults::default())] {
+        let effort = Effort { images: 96, seed, faults, ..Effort::default() };
+        for workload in workloads(cases()) {
+            if let Err(violation) = explore(&workload, &effort, &mut seen) {
+                panic!("{violation}\n  {effort:?}");
+            }
+        }
+    }
+    let (recoveries, states) = (seen.recoveries, seen.states.len());
+    println!("{recoveries} recoveries of {states} distinct states");
+    assert!(states >= 20_000, "only {states} distinct states");
+}

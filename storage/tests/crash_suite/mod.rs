@@ -1,0 +1,197 @@
+//! Short workloads on the simulated disk, crashed at every step; what the next process finds is held
+//! against what was appended and acknowledged.
+//!
+//! A workload is a list of [`Op`]s. It runs once to count its disk steps, then once for each step
+//! with the machine dying there. What the disk then holds is recovered in several versions: the
+//! process was killed (the cache survives) and the power was cut (any subset of what was not
+//! synced). After each recovery the invariants are checked, the store is used on, and crashed again.
+
+pub mod model;
+pub mod workload;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use staticfire_storage::disk::{DiskFaults, SimulatedDisk};
+use staticfire_storage::{Clock, Store, StoreOptions};
+
+use model::{Loss, Model, Violation};
+pub use workload::{Op, Workload};
+
+/// Segments of 1 KiB take three or four small records, so that every workload can roll.
+pub const SEGMENT_BYTES: u64 = 1024;
+
+/// How much to look at.
+#[derive(Clone, Debug)]
+pub struct Effort {
+    /// Images looked at for each power cut.
+    pub images: usize,
+    /// Recoveries that are crashed themselves: one in so many.
+    pub nested_one_in: u64,
+    /// What the disk does besides losing power.
+    pub faults: DiskFaults,
+    pub seed: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { images: 6, nested_one_in: 16, faults: DiskFaults::calm(), seed: 1 }
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Recoveries checked.
+    pub recoveries: u64,
+    /// Different contents of the disk that were recovered.
+    pub states: HashSet<u64>,
+    /// What was recovered, with what had been promised and how it was lost: once is enough.
+    checked: HashSet<(u64, u64, bool)>,
+    /// Lines of code that asked for syncs.
+    pub sync_sites: std::collections::BTreeSet<String>,
+}
+
+impl Seen {
+    /// Counts a recovery, unless the same disk was recovered with the same promises before.
+    fn is_new(&mut self, image: &SimulatedDisk, model: &Model, loss: Loss) -> bool {
+        let fingerprint = image.fingerprint();
+        let new = self.checked.insert((fingerprint, model.digest(), loss == Loss::Kill));
+        if new {
+            self.recoveries += 1;
+            self.states.insert(fingerprint);
+        }
+        new
+    }
+}
+
+/// A clock that stands still: store times come from the order of the log alone.
+#[derive(Debug)]
+pub struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn wall_ms(&self) -> i64 {
+        1_700_000_000_000
+    }
+}
+
+pub fn options(disk: &SimulatedDisk, workload: &Workload) -> StoreOptions {
+    let mut options = StoreOptions::on(disk.directory(), Arc::new(StoppedClock));
+    options.segment_bytes = SEGMENT_BYTES;
+    options.queue_file_entries = 8;
+    options.durability = workload.durability;
+    options.background = staticfire_storage::Background::Steps;
+    options.retention.age_ms = None;
+    options.retention.bytes = Some(2 * SEGMENT_BYTES);
+    options
+}
+
+/// Crashes `workload` at every step and checks what is found.
+pub fn explore(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<(), Violation> {
+    let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+    let whole = workload.run(&disk);
+    seen.sync_sites.extend(disk.sync_sites().into_iter().map(|site| site.site));
+    let steps = disk.steps();
+    recover(&disk, &whole, workload, effort, seen).map_err(|violation| violation.at(workload, steps))?;
+    for step in 0..steps {
+        let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+        disk.crash_at_step(step);
+        let model = workload.run(&disk);
+        recover(&disk, &model, workload, effort, seen).map_err(|violation| violation.at(workload, step))?;
+    }
+    Ok(())
+}
+
+/// Recovers from a power cut, in several versions, and from a kill.
+fn recover(
+    disk: &SimulatedDisk,
+    model: &Model,
+    workload: &Workload,
+    effort: &Effort,
+    seen: &mut Seen,
+) -> Result<(), Violation> {
+    for image in disk.crash_images(effort.images) {
+        check_image(&image, model, Loss::Power, workload, effort, seen)?;
+    }
+    check_image(&disk.kill(), model, Loss::Kill, workload, effort, seen)
+}
+
+fn check_image(
+    image: &SimulatedDisk,
+    model: &Model,
+    loss: Loss,
+    workload: &Workload,
+    effort: &Effort,
+    seen: &mut Seen,
+) -> Result<(), Violation> {
+    if !seen.is_new(image, model, loss) {
+        return Ok(());
+    }
+    image.set_faults(effort.faults.clone());
+    let before = image.snapshot();
+    let store = open(image, workload)?;
+    seen.sync_sites.extend(image.sync_sites().into_iter().map(|site| site.site));
+    let found = model.check(&store, loss)?;
+    if seen.recoveries.is_multiple_of(effort.nested_one_in) {
+        nested(&before, &found, loss, workload, effort, seen)?;
+    }
+    use_on(image, store, found, workload, effort, seen)
+}
+
+/// Crashes the recovery itself at every step: the next one must find the same.
+fn nested(
+    before: &SimulatedDisk,
+    found: &Model,
+    loss: Loss,
+    workload: &Workload,
+    effort: &Effort,
+    seen: &mut Seen,
+) -> Result<(), Violation> {
+    let steps = {
+        let disk = before.snapshot();
+        drop(Store::open(options(&disk, workload)));
+        disk.steps()
+    };
+    for step in 0..steps {
+        let disk = before.snapshot();
+        disk.set_faults(effort.faults.clone());
+        disk.crash_at_step(step);
+        drop(Store::open(options(&disk, workload)));
+        // What was found once was found again, and nothing else.
+        let image = disk.crash_images(2).last().unwrap_or_else(|| disk.crash());
+        if seen.is_new(&image, found, loss) {
+            found.check_same(&open(&image, workload)?, loss, step)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends to what was recovered, and loses power once more: nothing stale may come back.
+fn use_on(
+    image: &SimulatedDisk,
+    store: Store,
+    mut found: Model,
+    workload: &Workload,
+    effort: &Effort,
+    seen: &mut Seen,
+) -> Result<(), Violation> {
+    workload::append_and_flush(image, &store, &mut found)?;
+    found.check(&store, Loss::Nothing)?;
+    drop(store);
+    for image in image.crash_images(2) {
+        if seen.is_new(&image, &found, Loss::Power) {
+            image.set_faults(effort.faults.clone());
+            found.check(&open(&image, workload)?, Loss::Power)?;
+        }
+    }
+    let killed = image.kill();
+    if seen.is_new(&killed, &found, Loss::Kill) {
+        found.check(&open(&killed, workload)?, Loss::Kill)?;
+    }
+    Ok(())
+}
+
+fn open(disk: &SimulatedDisk, workload: &Workload) -> Result<Store, Violation> {
+    Store::open(options(disk, workload))
+        .map_err(|error| Violation::new("I17", format!("a crashed store does not open: {error}")))
+}

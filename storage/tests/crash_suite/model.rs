@@ -1,0 +1,232 @@
+//! What was appended and what was promised: a list of records.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+
+use staticfire_storage::{
+    Durability, Outcome, PhysicalOffset, Position, QueueId, QueueOffset, Receipt, Record, Store,
+};
+
+use super::Workload;
+
+/// What the crash may have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    Nothing,
+    Kill,
+    Power,
+}
+
+/// A broken promise.
+#[derive(Debug)]
+pub struct Violation {
+    pub invariant: &'static str,
+    what: String,
+    at: Option<(String, u64)>,
+}
+
+impl Violation {
+    pub fn new(invariant: &'static str, what: impl Into<String>) -> Self {
+        Self { invariant, what: what.into(), at: None }
+    }
+
+    pub fn at(mut self, workload: &Workload, step: u64) -> Self {
+        self.at.get_or_insert((format!("{workload:?}"), step));
+        self
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)?;
+        match &self.at {
+            Some((workload, step)) => write!(f, "\n  crashed at step {step} of {workload}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One appended message.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    pub start: PhysicalOffset,
+    pub end: PhysicalOffset,
+    pub queue: QueueId,
+    pub offset: QueueOffset,
+    pub body: Vec<u8>,
+    written: Arc<Mutex<Option<Outcome>>>,
+    flushed: Arc<Mutex<Option<Outcome>>>,
+}
+
+impl Appended {
+    /// What became of the wait for the flush, if it is known.
+    pub fn flushed(&self) -> Option<Outcome> {
+        *self.flushed.lock().unwrap()
+    }
+}
+
+/// Everything appended, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub records: Vec<Appended>,
+    /// The history without what a cut under way takes; the machine died meanwhile.
+    pub cutting: Option<PhysicalOffset>,
+    /// The store was closed, and that was the last thing that happened.
+    pub closed: bool,
+    pub cuts: Vec<PhysicalOffset>,
+}
+
+impl Model {
+    pub fn add(&mut self, store: &Store, receipt: &Receipt, queue: QueueId, body: Vec<u8>) {
+        self.add_at(store, receipt.position(), receipt, queue, body);
+    }
+
+    /// As `add`, for a record that stands at `position` of this store.
+    pub fn add_at(
+        &mut self,
+        store: &Store,
+        position: Position,
+        receipt: &Receipt,
+        queue: QueueId,
+        body: Vec<u8>,
+    ) {
+        let (written, flushed) = (Arc::default(), Arc::default());
+        for (durability, slot) in [(Durability::Written, &written), (Durability::Flushed, &flushed)] {
+            let slot: Arc<Mutex<Option<Outcome>>> = Arc::clone(slot);
+            let settle =
+                move |outcome| assert_eq!(slot.lock().unwrap().replace(outcome), None, "called twice");
+            store.when(durability, position, Box::new(settle));
+        }
+        let (start, end) = (receipt.start(), position.end);
+        let offset = receipt.queue_offset();
+        self.records.push(Appended { start, end, queue, offset, body, written, flushed });
+    }
+
+    /// A number that differs when promises or history do.
+    pub fn digest(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        (self.closed, self.cutting.map(|to| to.0), self.records.len()).hash(&mut hash);
+        for record in &self.records {
+            let settled = |slot: &Mutex<Option<Outcome>>| *slot.lock().unwrap() == Some(Outcome::Reached);
+            (record.start.0, &record.body, settled(&record.written), settled(&record.flushed))
+                .hash(&mut hash);
+        }
+        hash.finish()
+    }
+
+    pub fn cut(&mut self, to: PhysicalOffset) {
+        self.records.retain(|record| record.end <= to);
+        self.cuts.push(to);
+        self.cutting = None;
+    }
+
+    /// Holds `store` against this history, and gives the history that was found.
+    pub fn check(&self, store: &Store, loss: Loss) -> Result<Model, Violation> {
+        if let Some(to) = self.cutting {
+            return self.check_cutting(to, store, loss);
+        }
+        let found = self.check_records(store)?;
+        self.check_promises(found, loss)?;
+        let records = self.records[..found].to_vec();
+        let min = store.marks().min;
+        check_queues(store, records.iter().filter(|record| record.start >= min))?;
+        self.check_closed(store)?;
+        Ok(Self { records, ..Self::default() })
+    }
+
+    /// The machine died while the log was cut at `to`: the cut is done or not, never in part.
+    fn check_cutting(&self, to: PhysicalOffset, store: &Store, loss: Loss) -> Result<Model, Violation> {
+        let not = Self { cutting: None, ..self.clone() };
+        let mut done = not.clone();
+        done.cut(to);
+        if store.marks().written > to { not.check(store, loss) } else { done.check(store, loss) }
+    }
+
+    /// proves: I4, I5, I6: what is there is a prefix of what was appended, byte for byte.
+    fn check_records(&self, store: &Store) -> Result<usize, Violation> {
+        let marks = store.marks();
+        let mut next = self.records.iter().take_while(|record| record.end <= marks.min).count();
+        for record in store.records(marks.min) {
+            let record = record.map_err(|error| Violation::new("I4", format!("unreadable: {error}")))?;
+            let expected = self.records.get(next);
+            if expected.is_none_or(|expected| !same(expected, &record)) {
+                let what = format!("{record:?} was found where {expected:?} should be");
+                return Err(Violation::new("I5", what));
+            }
+            next += 1;
+        }
+        Ok(next)
+    }
+
+    /// proves: I1, I2: what was acknowledged is there.
+    fn check_promises(&self, found: usize, loss: Loss) -> Result<(), Violation> {
+        for lost in &self.records[found..] {
+            let reached = |slot: &Mutex<Option<Outcome>>| *slot.lock().unwrap() == Some(Outcome::Reached);
+            if reached(&lost.flushed) {
+                return Err(Violation::new("I1", format!("{lost:?} was flushed and is gone")));
+            }
+            if loss != Loss::Power && reached(&lost.written) {
+                return Err(Violation::new("I2", format!("{lost:?} was written and is gone")));
+            }
+        }
+        Ok(())
+    }
+
+    /// proves: I74: after a proper close nothing is scanned, whatever happens to the power.
+    fn check_closed(&self, store: &Store) -> Result<(), Violation> {
+        let log = &store.report().log;
+        if self.closed && (!log.clean || log.records > 0) {
+            return Err(Violation::new("I74", format!("a closed store was recovered:\n{log}")));
+        }
+        Ok(())
+    }
+
+    /// proves: I17: recovery, crashed and done again, ends where one recovery ends.
+    pub fn check_same(&self, store: &Store, loss: Loss, step: u64) -> Result<(), Violation> {
+        let found = self.check(store, loss)?.records.len();
+        if found == self.records.len() {
+            return Ok(());
+        }
+        let what = format!("recovery crashed at its step {step} finds {found} of {}", self.records.len());
+        Err(Violation::new("I17", what))
+    }
+}
+
+/// proves: I13, I14, I15: the queues are a function of the log.
+fn check_queues<'a>(store: &Store, records: impl Iterator<Item = &'a Appended>) -> Result<(), Violation> {
+    let mut counts = [(None, 0_u64); 2];
+    for record in records {
+        let (first, count) = &mut counts[record.queue.0 as usize];
+        let first = *first.get_or_insert(record.offset.0);
+        if record.offset.0 != first + *count {
+            return Err(Violation::new("I14", format!("{record:?} breaks the numbering")));
+        }
+        *count += 1;
+        let queue = store.queue("t", record.queue);
+        let queue = queue.ok_or_else(|| Violation::new("I13", format!("{record:?} has no queue")))?;
+        let entry =
+            queue.entries(record.offset, 1).map_err(|error| Violation::new("I13", error.to_string()))?;
+        let entry = entry.first().filter(|entry| entry.physical == record.start);
+        if entry.is_none_or(|entry| u64::from(entry.size) != record.end.0 - record.start.0) {
+            return Err(Violation::new("I15", format!("{record:?} has the entry {entry:?}")));
+        }
+    }
+    for (id, (first, count)) in counts.into_iter().enumerate() {
+        let Some(queue) = store.queue("t", QueueId(id as u32)) else { continue };
+        let end = first.map(|first| first + count);
+        if end.is_some_and(|end| queue.max().0 != end) || (end.is_none() && queue.min() != queue.max()) {
+            let what = format!("queue {id} ends at {}, its records at {end:?}", queue.max());
+            return Err(Violation::new("I15", what));
+        }
+    }
+    Ok(())
+}
+
+fn same(expected: &Appended, record: &Record) -> bool {
+    expected.start == record.physical()
+        && expected.end == record.physical().after(record.len().into())
+        && expected.queue == record.queue()
+        && expected.offset == record.queue_offset()
+        && expected.body == record.body()
+}

@@ -1,0 +1,220 @@
+//! What a workload does to the store.
+
+use staticfire_storage::disk::SimulatedDisk;
+use staticfire_storage::{Durability, Epoch, Message, Outcome, QueueId, Step, Store, TopicName};
+
+use super::model::{Model, Violation};
+use super::{SEGMENT_BYTES, options};
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Append a small message; nothing is written.
+    Append,
+    /// Append a message that takes more than half a segment, so that two of them roll.
+    AppendLarge,
+    /// Append three messages that must stay together.
+    AppendBatch,
+    Write,
+    /// Start a flush and let it complete.
+    Flush,
+    /// Start a flush; it completes when another op lets it.
+    StartFlush,
+    /// Complete what was started.
+    Complete,
+    /// Start a flush that fails.
+    FailFlush,
+    Dispatch,
+    Tidy,
+    Retain,
+    /// End the epoch, cut what is not confirmed, begin the next one.
+    Cut,
+    /// End the epoch, cut, and take the bytes of another leader in place of what was cut.
+    CutAndFollow,
+    /// Close the store; nothing happens after that.
+    Close,
+    CloseAndOpen,
+}
+
+impl Op {
+    pub const ALL: [Self; 13] = [
+        Self::Append,
+        Self::AppendLarge,
+        Self::AppendBatch,
+        Self::Write,
+        Self::Flush,
+        Self::StartFlush,
+        Self::Complete,
+        Self::Dispatch,
+        Self::Tidy,
+        Self::Retain,
+        Self::Cut,
+        Self::Close,
+        Self::CloseAndOpen,
+    ];
+}
+
+/// What happens, in order, in a store of one mode.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub ops: Vec<Op>,
+    pub durability: Durability,
+}
+
+impl Workload {
+    /// Runs on `disk` until the end or until the machine is gone; gives what was promised.
+    pub fn run(&self, disk: &SimulatedDisk) -> Model {
+        let mut model = Model::default();
+        let Ok(store) = Store::open(options(disk, self)) else { return model };
+        let mut running = Running { disk, workload: self, store: Some(store), appended: 0 };
+        for op in &self.ops {
+            model.closed = false;
+            running.apply(*op, &mut model);
+            if disk.is_gone() || running.store.is_none() {
+                break;
+            }
+        }
+        model
+    }
+}
+
+struct Running<'a> {
+    disk: &'a SimulatedDisk,
+    workload: &'a Workload,
+    store: Option<Store>,
+    appended: u64,
+}
+
+impl Running<'_> {
+    fn apply(&mut self, op: Op, model: &mut Model) {
+        let Some(store) = self.store.clone() else { return };
+        match op {
+            Op::Append => self.append(&store, model, 40, 1),
+            Op::AppendLarge => self.append(&store, model, 450, 1),
+            Op::AppendBatch => self.append(&store, model, 20, 3),
+            Op::Write => drop(store.step(Step::Write)),
+            Op::Flush => {
+                drop(store.step(Step::Flush));
+                self.disk.complete_all();
+            }
+            Op::StartFlush => drop(store.step(Step::Flush)),
+            Op::Complete => {
+                self.disk.complete_all();
+            }
+            Op::FailFlush => {
+                drop(store.step(Step::Flush));
+                for sync in self.disk.pending_syncs() {
+                    self.disk.fail(sync.ticket);
+                }
+            }
+            Op::Dispatch => drop(store.step(Step::Dispatch(100))),
+            Op::Tidy => drop(store.step(Step::Tidy)),
+            Op::Retain => drop(store.retain()),
+            Op::Cut => self.cut(&store, model, false),
+            Op::CutAndFollow => self.cut(&store, model, true),
+            Op::Close => self.close(store, model),
+            Op::CloseAndOpen => {
+                self.close(store, model);
+                model.closed = false;
+                self.store = Store::open(options(self.disk, self.workload)).ok();
+            }
+        }
+    }
+
+    fn append(&mut self, store: &Store, model: &mut Model, len: usize, count: u64) {
+        let queue = QueueId((self.appended % 2) as u32);
+        let messages: Vec<_> = (0..count).map(|n| message(queue, body(self.appended + n, len))).collect();
+        self.appended += count;
+        if let Ok(receipts) = store.append_batch(&messages) {
+            for (receipt, message) in receipts.iter().zip(messages) {
+                model.add(store, receipt, queue, message.body.to_vec());
+            }
+        }
+    }
+
+    fn cut(&mut self, store: &Store, model: &mut Model, follow: bool) {
+        let epoch = Epoch(store.marks().epoch.0 + 1);
+        store.fence(epoch);
+        let refused = store.append(&message(QueueId(0), body(999, 40)));
+        assert!(refused.is_err() || staticfire_planted(), "an append slipped past the fence");
+        let Some(_) = store.final_end() else { return };
+        let to = store.marks().confirmed;
+        model.cutting = Some(to);
+        if store.truncate(to).is_err() {
+            return;
+        }
+        model.cut(to);
+        if follow {
+            self.follow(store, model);
+        }
+        drop(store.open_epoch());
+    }
+
+    /// Takes what another leader has at the same place: bytes of equal length, made by a store of
+    /// its own.
+    fn follow(&mut self, store: &Store, model: &mut Model) {
+        let other = SimulatedDisk::new(77);
+        let leader = Store::open(options(&other, self.workload)).unwrap();
+        for record in &model.records {
+            let message = message(record.queue, record.body.clone());
+            leader.append(&message).unwrap();
+        }
+        let at = store.marks().appended;
+        let theirs = body(500 + self.appended, 40);
+        let receipt = leader.append(&message(QueueId(0), theirs.clone())).unwrap();
+        leader.step(Step::Write).unwrap();
+        if receipt.start() != at {
+            return;
+        }
+        let record = leader.record(at).unwrap();
+        if store.append_raw(at, record.bytes()).is_ok() {
+            let epoch = store.marks().epoch;
+            let position = staticfire_storage::Position { epoch, end: receipt.position().end };
+            model.add_at(store, position, &receipt, QueueId(0), theirs);
+        }
+    }
+
+    fn close(&mut self, store: Store, model: &mut Model) {
+        self.disk.complete_all();
+        drop(store.step(Step::Write));
+        let closed = store.close().is_ok();
+        self.store = None;
+        model.closed = closed;
+    }
+}
+
+/// Uses a recovered store: one more message in each queue, flushed.
+pub fn append_and_flush(disk: &SimulatedDisk, store: &Store, model: &mut Model) -> Result<(), Violation> {
+    for queue in [QueueId(0), QueueId(1)] {
+        // As long as the records of the workload, so that a stale one behind it would line up.
+        let body = body(900 + u64::from(queue.0), 40);
+        let receipt = store
+            .append(&message(queue, body.clone()))
+            .map_err(|error| Violation::new("I17", format!("a recovered store takes nothing: {error}")))?;
+        model.add(store, &receipt, queue, body);
+    }
+    drop(store.step(Step::Write));
+    while store.step(Step::Flush).is_ok() && disk.complete_all() > 0 {}
+    drop(store.step(Step::Dispatch(100)));
+    let outcome = model.records.last().and_then(super::model::Appended::flushed);
+    match outcome {
+        Some(Outcome::Reached) => Ok(()),
+        outcome => Err(Violation::new("I1", format!("a recovered store does not flush: {outcome:?}"))),
+    }
+}
+
+fn message(queue: QueueId, body: Vec<u8>) -> Message {
+    Message::new(TopicName::new("t").unwrap(), queue, body)
+}
+
+/// A body that says which message it is, at both ends.
+fn body(n: u64, len: usize) -> Vec<u8> {
+    let mark = format!("{n:06}");
+    let filling = len.min(SEGMENT_BYTES as usize).saturating_sub(12);
+    [mark.as_bytes(), &vec![b'.'; filling], mark.as_bytes()].concat()
+}
+
+/// True in builds that can plant bugs, where an assertion would hide what the oracles must find.
+const fn staticfire_planted() -> bool {
+    cfg!(feature = "planted-bugs")
+}
