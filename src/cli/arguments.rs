@@ -29,6 +29,10 @@ pub enum Command {
     NameServer(NameServerArguments),
     /// Serve as broker: store messages and hand them out.
     Broker(BrokerArguments),
+    /// Send messages and tell how fast and how well.
+    Produce(ProduceArguments),
+    /// Print what a topic holds, from where its group stands.
+    Consume(ConsumeArguments),
     /// Look at a store directory.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -74,6 +78,81 @@ pub struct ServerArguments {
     /// Print the start-up line as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ProduceArguments {
+    /// A name server; may be given several times.
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
+    pub name_server: Vec<SocketAddr>,
+    /// Where to send to. Brokers make it when it is new and they may.
+    #[arg(long)]
+    pub topic: String,
+    /// How many messages.
+    #[arg(long, default_value_t = 1)]
+    pub count: u64,
+    /// Bytes of a body that is made up.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = size)]
+    pub size: usize,
+    /// The body of all messages, instead of made-up ones.
+    #[arg(long, value_name = "TEXT", conflicts_with = "size")]
+    pub body: Option<String>,
+    /// Messages a second, sent at their time whether answers come or not; latencies count from that time.
+    /// Without it, as fast as answers come.
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// The most messages without an answer [default: 64, with a rate 65536].
+    #[arg(long, value_name = "COUNT")]
+    pub in_flight: Option<usize>,
+    /// The tag of all messages.
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// The producer's group.
+    #[arg(long, default_value = "staticfire-cli")]
+    pub group: String,
+    /// Print the numbers as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConsumeArguments {
+    /// A name server; may be given several times.
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
+    pub name_server: Vec<SocketAddr>,
+    /// Where to read; waited for when it is not there yet.
+    #[arg(long)]
+    pub topic: String,
+    /// How many messages; without it, until interrupted.
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// Which tags: `*`, or some joined by `||`.
+    #[arg(long, value_name = "EXPRESSION", default_value = "*")]
+    pub tag: String,
+    /// The group whose offsets say where to go on. A group without offsets starts at the oldest message.
+    #[arg(long, default_value = "staticfire-cli")]
+    pub group: String,
+    /// Print no messages, only how fast they came.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print messages and numbers as JSON objects, one a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A body has at least a byte, and at most what brokers take.
+fn size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (1..=4 << 20).contains(&size) => Ok(size),
+        _ => Err("from 1 to 4194304".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
+        _ => Err("more than 0, at most 1000000000".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

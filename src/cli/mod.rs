@@ -3,6 +3,9 @@
 //! Data goes to standard output, as JSON where asked for; everything else goes to standard error.
 
 mod arguments;
+mod consume;
+mod measure;
+mod produce;
 mod serve;
 mod settings;
 mod signals;
@@ -45,6 +48,8 @@ pub fn run() -> ExitCode {
         Command::Standalone(arguments) => serve::standalone(arguments),
         Command::NameServer(arguments) => serve::name_server(arguments),
         Command::Broker(arguments) => serve::broker(arguments),
+        Command::Produce(arguments) => produce::produce(&arguments),
+        Command::Consume(arguments) => consume::consume(&arguments),
         Command::Store(StoreCommand::Verify(arguments)) => verify::verify(&arguments),
     };
     match done {

@@ -1,8 +1,11 @@
 //! SIGINT and SIGTERM ask for a clean end.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// Waits for a request to end. Made before anything else, so that none is missed; further ones change
@@ -18,4 +21,15 @@ impl EndRequests {
     pub fn wait(mut self) {
         self.0.forever().next();
     }
+}
+
+/// Set once the end is asked for; a second request ends the process at once.
+pub fn end_flag() -> io::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and sets it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    Ok(asked)
 }

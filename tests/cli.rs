@@ -1,0 +1,282 @@
+//! The binary as a user meets it: real processes, ports and directories.
+#![cfg(all(unix, feature = "cli"))]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const BIN: &str = env!("CARGO_BIN_EXE_staticfire");
+
+/// A running server that announced itself. Killed when dropped.
+struct Server {
+    child: Child,
+    line: Value,
+    /// Held open: a server whose output nobody reads must not die of it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(BIN);
+        command.args(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it says that it serves");
+        let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        Self { child, line, _stdout: stdout }
+    }
+
+    /// Name server and broker on free ports, on small segments.
+    fn standalone(data: &Path, durability: &str) -> Self {
+        let listen = ["--listen", "127.0.0.1:0", "--name-server-listen", "127.0.0.1:0"];
+        let store = ["--data", text(data), "--durability", durability, "--segment-bytes", "4194304"];
+        Self::start(&[&["standalone"], &listen[..], &store[..]].concat())
+    }
+
+    fn name_server(&self) -> &str {
+        self.line["name_server"].as_str().expect("its name server has an address")
+    }
+
+    /// Sends a signal and returns the exit code: `None` when the signal ended it.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh runs").success());
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command that ends by itself; after a minute it is taken to hang.
+fn run(arguments: &[&str]) -> Output {
+    let output = Command::new("timeout").arg("60").arg(BIN).args(arguments).output().expect("it runs");
+    assert_ne!(output.status.code(), Some(124), "{arguments:?} did not end");
+    output
+}
+
+/// As `run`, for what must succeed: its standard output.
+fn ok(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).expect("it prints UTF-8")
+}
+
+/// As `run`, for what must be refused: its exit code and words.
+fn refused(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(arguments);
+    assert!(output.stdout.is_empty(), "a refusal is no data");
+    (output.status.code(), String::from_utf8(output.stderr).expect("it prints UTF-8"))
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the path is text")
+}
+
+fn produce(server: &str, more: &[&str]) -> Value {
+    let fixed = ["produce", "--json", "--name-server", server, "--topic", "orders"];
+    json_lines(&ok(&[&fixed[..], more].concat())).remove(0)
+}
+
+/// The messages and, last, the numbers.
+fn consume(server: &str, count: &str) -> Vec<Value> {
+    let fixed = ["consume", "--json", "--name-server", server, "--topic", "orders", "--count", count];
+    json_lines(&ok(&fixed))
+}
+
+fn verify(data: &Path) -> (Option<i32>, Value) {
+    let output = run(&["store", "verify", "--json", text(data)]);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), report)
+}
+
+/// proves: S41
+#[test]
+fn a_server_says_where_and_how_it_serves_and_stops_cleanly_at_a_signal() {
+    for signal in ["TERM", "INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::standalone(folder.path(), "written");
+        let line = &server.line;
+        assert_eq!((&line["serves"], &line["durability"]), (&"standalone".into(), &"written".into()));
+        assert_eq!((&line["cluster"], &line["broker_name"]), (&"DefaultCluster".into(), &"broker-a".into()));
+        assert_eq!((&line["auth"], &line["tls"]), (&false.into(), &false.into()));
+        assert!(line["broker"].as_str().unwrap().starts_with("127.0.0.1:"));
+        assert_eq!(line["data"].as_str().unwrap(), text(&folder.path().canonicalize().unwrap()));
+        assert!(folder.path().join("abort").exists(), "open");
+
+        assert_eq!(server.end(signal), Some(0));
+        assert!(!folder.path().join("abort").exists(), "closed");
+    }
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let _server = Server::standalone(folder.path(), "flushed");
+    let data = text(folder.path());
+    let (code, words) = refused(&["broker", "--listen", "127.0.0.1:0", "--data", data]);
+    assert_eq!(code, Some(2));
+    assert!(words.contains(data) && words.contains("open in another process"), "{words}");
+}
+
+#[test]
+fn an_address_in_use_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "flushed");
+    let (code, words) = refused(&["name-server", "--listen", server.name_server()]);
+    assert_eq!(code, Some(2));
+    assert!(words.contains(server.name_server()), "{words}");
+}
+
+/// proves: B71
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_nothing_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (folder.path().join("broker.toml"), folder.path().join("data"));
+    std::fs::write(&config, format!("[broker]\ndata = {:?}\ndurabilty = \"flushed\"\n", text(&data)))
+        .unwrap();
+    let (code, words) = refused(&["standalone", "--config", text(&config)]);
+    assert_eq!(code, Some(2));
+    assert!(words.contains("broker.toml:3:1: unknown field `durabilty`"), "{words}");
+    assert!(!data.exists());
+}
+
+/// proves: B72
+#[test]
+fn a_data_directory_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let (code, words) = refused(&["broker", "--listen", "127.0.0.1:0", "--data", text(&file)]);
+    assert_eq!(code, Some(2));
+    assert!(words.contains(text(&file)), "{words}");
+}
+
+/// proves: S2
+#[test]
+fn leaving_loopback_is_refused_and_the_refusal_names_both_switches() {
+    for command in ["standalone", "broker", "name-server"] {
+        let (code, words) = refused(&[command, "--listen", "0.0.0.0:0", "--without-tls"]);
+        assert_eq!(code, Some(2), "{words}");
+        assert!(words.contains("--without-authentication") && !words.contains("--without-tls"), "{words}");
+    }
+}
+
+#[test]
+fn what_was_produced_is_consumed_and_a_group_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "written");
+    let at = server.name_server();
+    let sent = produce(at, &["--count", "50", "--size", "100"]);
+    assert_eq!((&sent["acknowledged"], &sent["failed"]), (&50.into(), &0.into()));
+    let sent = produce(at, &["--body", "the last one", "--tag", "red", "--rate", "1000"]);
+    assert_eq!(sent["acknowledged"], 1);
+    assert_eq!(sent["latency_counted_from"], "intended send time");
+
+    let (first, second) = (consume(at, "20"), consume(at, "31"));
+    assert_eq!((&first[20]["consumed"], &second[31]["consumed"]), (&20.into(), &31.into()));
+    let messages = || first[..20].iter().chain(&second[..31]);
+    let mut keys: Vec<u32> = messages().map(|it| it["keys"].as_str().unwrap().parse().unwrap()).collect();
+    keys.sort_unstable();
+    let mut expected: Vec<u32> = (0..50).chain([0]).collect();
+    expected.sort_unstable();
+    assert_eq!(keys, expected, "each message once");
+    let last = messages().find(|it| it["tag"] == "red").expect("the tagged one came");
+    assert_eq!(last["body"], "the last one");
+}
+
+#[test]
+fn a_name_server_and_a_broker_serve_as_two_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let name_server = Server::start(&["name-server", "--listen", "127.0.0.1:0"]);
+    let at = name_server.name_server();
+    let data = text(folder.path());
+    let broker = Server::start(&[
+        "broker",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        data,
+        "--name-server",
+        at,
+        "--broker-name",
+        "b7",
+    ]);
+    produce(at, &["--count", "3"]);
+    assert!(consume(at, "3")[..3].iter().all(|message| message["broker"] == "b7"));
+    assert_eq!((broker.end("TERM"), name_server.end("TERM")), (Some(0), Some(0)));
+}
+
+/// proves: I1 on real files, for a killed process
+#[test]
+fn a_killed_server_leaves_a_sound_store_with_every_acknowledged_message() {
+    for durability in ["written", "flushed"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::standalone(folder.path(), durability);
+        assert_eq!(produce(server.name_server(), &["--count", "300"])["acknowledged"], 300);
+        assert_eq!(server.end("KILL"), None);
+
+        let (code, report) = verify(folder.path());
+        assert_eq!((code, &report["closed"]), (Some(0), &false.into()), "{report}");
+        assert_eq!(report["records"], 300, "{report}");
+        let server = Server::standalone(folder.path(), durability);
+        assert_eq!(consume(server.name_server(), "300")[300]["consumed"], 300);
+    }
+}
+
+#[test]
+fn verify_names_the_damaged_byte_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "flushed");
+    produce(server.name_server(), &["--count", "10"]);
+    server.end("TERM");
+    let (code, report) = verify(folder.path());
+    assert_eq!(
+        (code, &report["sound"], &report["closed"]),
+        (Some(0), &true.into(), &true.into()),
+        "{report}"
+    );
+
+    let segment = folder.path().join("commitlog/00000000000000000000");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[500] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let (code, report) = verify(folder.path());
+    assert_eq!((code, &report["sound"]), (Some(1), &false.into()));
+    let finding = &report["findings"][0];
+    assert_eq!(finding["file"], "commitlog/00000000000000000000", "{report}");
+    assert!(finding["offset"].as_u64().unwrap() <= 500, "{report}");
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes);
+}
+
+#[test]
+fn verify_of_something_else_could_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    assert_eq!(verify(&missing).0, Some(2));
+    assert!(!missing.exists(), "it makes nothing");
+    assert_eq!(verify(folder.path()).0, Some(2));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_empty_standalone_needs_little_memory_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "flushed");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib <= 25 * 1024, "{kib} KiB");
+}
