@@ -9,6 +9,7 @@
 mod calls;
 pub mod command;
 pub mod connection;
+pub mod contract;
 mod driver;
 mod end;
 mod ext_fields;

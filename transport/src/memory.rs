@@ -61,7 +61,7 @@ use crate::Monotonic;
 use crate::limits::Limits;
 use world::World;
 
-pub use hosts::Host;
+pub use hosts::{Host, RawStream};
 pub use links::Link;
 pub use log::{Entry, Event};
 
@@ -260,5 +260,7 @@ impl Wake for Woken {
     }
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 mod tests;

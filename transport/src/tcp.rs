@@ -248,4 +248,6 @@ impl Shared {
 }
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 mod tests;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::pending;
-use std::io;
+use std::future::{pending, poll_fn};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::BytesMut;
 
 use super::executor::TaskId;
 use super::links::Fate;
@@ -15,7 +17,7 @@ use super::pipe::Wire;
 use super::random::Random;
 use super::timers::Sleep;
 use super::world::{State, World};
-use crate::driver::Driver;
+use crate::driver::{Driver, Stream};
 use crate::end::{End, Parts};
 use crate::{BoxFuture, Connection, ConnectionId, Listener, Monotonic, Runtime, Service, Transport};
 
@@ -190,7 +192,17 @@ impl Host {
         }
     }
 
-    async fn dial(self, to: SocketAddr, service: Arc<dyn Service>) -> io::Result<Connection> {
+    /// Connects without any protocol, to send what no codec would. The stream closes when it is
+    /// dropped.
+    ///
+    /// # Errors
+    /// As [`Transport::connect`].
+    pub fn stream(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<RawStream>> {
+        let host = self.clone();
+        Box::pin(async move { host.dial(to).await.map(|dialled| RawStream(dialled.wire)) })
+    }
+
+    async fn dial(&self, to: SocketAddr) -> io::Result<Dialled> {
         let peer = self.resolved(to);
         let Some((number, local)) = self.world.lock().begin(self.ip, self.incarnation) else {
             return Err(io::ErrorKind::NetworkDown.into());
@@ -200,6 +212,11 @@ impl Host {
         let wire = dialled.inspect_err(|error| {
             self.world.lock().record(number, local, peer, Event::Failed(error.kind()));
         })?;
+        Ok(Dialled { number, local, peer, wire })
+    }
+
+    async fn connected(self, to: SocketAddr, service: Arc<dyn Service>) -> io::Result<Connection> {
+        let Dialled { number, local, peer, wire } = self.dial(to).await?;
         let end = self.end(2 * number, local, peer);
         let connection = Connection::new(Arc::clone(&end) as Arc<_>);
         let driver = Driver::new(end, wire, service, Arc::clone(&self.world.spaces));
@@ -277,6 +294,41 @@ impl Host {
     }
 }
 
+/// A stream that was connected and has no driver yet.
+struct Dialled {
+    number: u64,
+    local: SocketAddr,
+    peer: SocketAddr,
+    wire: Wire,
+}
+
+/// Bytes to and from a listener, without codec or deadlines: for hostile peers.
+pub struct RawStream(Wire);
+
+impl RawStream {
+    /// Sends some of `bytes`, from the front, and returns how many.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.0.poll_write(cx, &[IoSlice::new(bytes)])).await
+    }
+
+    /// Waits for bytes and appends them to `buffer`, at most its spare capacity. 0: the peer is done.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        poll_fn(|cx| self.0.poll_read(cx, buffer)).await
+    }
+}
+
+impl fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RawStream")
+    }
+}
+
 impl State {
     /// Numbers a new connection and gives it a port.
     fn begin(&mut self, ip: IpAddr, incarnation: u64) -> Option<(u64, SocketAddr)> {
@@ -348,7 +400,7 @@ impl Transport for Host {
         to: SocketAddr,
         service: Arc<dyn Service>,
     ) -> BoxFuture<'static, io::Result<Connection>> {
-        Box::pin(self.clone().dial(to, service))
+        Box::pin(self.clone().connected(to, service))
     }
 }
 

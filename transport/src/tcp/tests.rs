@@ -1,29 +1,188 @@
-use super::*;
-use crate::{CallError, CloseReason, Command};
+#![expect(clippy::disallowed_types, reason = "peers without our transport")]
 
-struct Echo;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::{CloseReason, Command, FrameDecoder};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Echoes, and tells how connections end and on which thread turns run.
+struct Echo {
+    closed: Mutex<Sender<CloseReason>>,
+    threads: Mutex<Vec<String>>,
+}
+
+impl Echo {
+    fn new() -> (Arc<Self>, Receiver<CloseReason>) {
+        let (closed, reasons) = channel();
+        (Arc::new(Self { closed: Mutex::new(closed), threads: Mutex::default() }), reasons)
+    }
+}
 
 impl Service for Echo {
     fn turn(&self, connection: &Connection, requests: &mut Vec<Command>) {
+        self.threads.lock().unwrap().push(thread::current().name().unwrap_or_default().to_owned());
         for request in requests.drain(..) {
             let _ = connection.send(request.answer(0).with_body(request.body.clone()));
         }
     }
+
+    fn closed(&self, _connection: &Connection, reason: &CloseReason) {
+        let _ = self.closed.lock().unwrap().send(reason.clone());
+    }
 }
 
-fn loopback() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
+struct Served {
+    tcp: Tcp,
+    echo: Arc<Echo>,
+    closed: Receiver<CloseReason>,
+    listener: Listener,
+}
+
+fn served(options: TcpOptions) -> Served {
+    let tcp = Tcp::start(options).unwrap();
+    let (echo, closed) = Echo::new();
+    let listener = tcp.listen(([127, 0, 0, 1], 0).into(), Arc::clone(&echo) as Arc<_>).unwrap();
+    Served { tcp, echo, closed, listener }
+}
+
+impl Served {
+    fn dial(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.listener.address()).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+}
+
+fn frame(command: &Command) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    crate::frame::encode_header(command, &mut bytes).unwrap();
+    bytes.extend_from_slice(&command.body.to_bytes());
+    bytes
+}
+
+/// The body of the next answer; `None` at the end of the stream.
+fn answer(stream: &mut TcpStream) -> Option<bytes::Bytes> {
+    let (mut decoder, mut byte) = (FrameDecoder::new(), [0]);
+    loop {
+        match stream.read(&mut byte) {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => decoder.push(&byte),
+        }
+        if let Some(answer) = decoder.next().unwrap() {
+            return Some(answer.body.to_bytes());
+        }
+    }
+}
+
+/// proves: B8
+#[test]
+fn more_connections_than_allowed_are_closed_and_the_places_are_given_back() {
+    let served = served(TcpOptions { connections_per_address_max: 3, ..TcpOptions::default() });
+    let hello = frame(&Command::request(1).with_body("hello"));
+    let mut admitted: Vec<TcpStream> = (0..3).map(|_| served.dial()).collect();
+    for stream in &mut admitted {
+        stream.write_all(&hello).unwrap();
+        assert_eq!(answer(stream).unwrap(), "hello");
+    }
+    assert_eq!(answer(&mut served.dial()), None, "the fourth is closed");
+    assert_eq!(served.tcp.accepted_connections(), 3);
+    admitted.pop();
+    assert_eq!(served.closed.recv_timeout(LONG), Ok(CloseReason::Peer));
+    // A place is free as soon as the service has heard of it.
+    let mut next = served.dial();
+    next.write_all(&hello).unwrap();
+    assert_eq!(answer(&mut next).unwrap(), "hello");
+}
+
+/// proves: B8
+#[test]
+fn a_storm_of_connections_leaves_nothing_behind() {
+    let served = served(TcpOptions { connections_max: 50, ..TcpOptions::default() });
+    for _ in 0..300 {
+        drop(served.dial());
+    }
+    let mut stream = served.dial();
+    while {
+        let _ = stream.write_all(&frame(&Command::request(1).with_body("after")));
+        answer(&mut stream).is_none()
+    } {
+        stream = served.dial();
+    }
+    drop(stream);
+    while served.tcp.accepted_connections() > 0 {
+        served.closed.recv_timeout(LONG).unwrap();
+    }
+}
+
+/// proves: B9
+///
+/// What was asked before the peer stopped sending is answered, then both directions close.
+#[test]
+fn a_half_closed_peer_gets_its_answer_and_is_closed() {
+    let served = served(TcpOptions::default());
+    let mut stream = served.dial();
+    stream.write_all(&frame(&Command::request(1).with_body("last words"))).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(answer(&mut stream).unwrap(), "last words");
+    assert_eq!(answer(&mut stream), None);
+    assert_eq!(served.closed.recv_timeout(LONG), Ok(CloseReason::Peer));
+    assert_eq!(served.tcp.accepted_connections(), 0);
+}
+
+/// proves: B11
+#[test]
+fn one_byte_at_a_time_is_a_frame_all_the_same() {
+    let served = served(TcpOptions::default());
+    let mut stream = served.dial();
+    for byte in frame(&Command::request(1).with_body("drop by drop")) {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(answer(&mut stream).unwrap(), "drop by drop");
 }
 
 #[test]
-fn a_call_comes_back() {
+fn turns_run_on_the_thread_of_the_network() {
+    let served = served(TcpOptions::default());
+    let mut stream = served.dial();
+    stream.write_all(&frame(&Command::request(1))).unwrap();
+    answer(&mut stream).unwrap();
+    assert_eq!(*served.echo.threads.lock().unwrap(), ["staticfire-net"]);
+}
+
+#[test]
+fn stopping_closes_every_connection_and_fails_its_calls() {
+    let served = served(TcpOptions::default());
+    let client = Tcp::start(TcpOptions::default()).unwrap();
+    let connect = client.connect(served.listener.address(), Echo::new().0);
+    let connection = client.block_on(connect).unwrap();
+    let call = connection.call(Command::request(1), LONG);
+    client.stop();
+    let gone = served.tcp.block_on(call);
+    assert!(gone.is_ok() || gone == Err(crate::CallError::Closed), "{gone:?}");
+    assert!(!connection.is_open());
+    assert_eq!(served.closed.recv_timeout(LONG), Ok(CloseReason::Peer));
+    drop(client);
+}
+
+#[test]
+fn clocks_sleeps_and_random_numbers_are_real() {
     let tcp = Tcp::start(TcpOptions::default()).unwrap();
-    let listener = tcp.listen(loopback(), Arc::new(Echo)).unwrap();
-    let connection = tcp.block_on(tcp.connect(listener.address(), Arc::new(Echo))).unwrap();
-    let limit = Duration::from_secs(3);
-    let answer = tcp.block_on(connection.call(Command::request(1).with_body("hello"), limit)).unwrap();
-    assert_eq!(answer.body.to_bytes(), "hello");
-    connection.close();
-    assert!(matches!(tcp.block_on(connection.call(Command::request(1), limit)), Err(CallError::Send(_))));
-    let _ = CloseReason::Local;
+    let started = tcp.now();
+    tcp.block_on(tcp.sleep(Duration::from_millis(5)));
+    assert!(tcp.now().since(started) >= Duration::from_millis(5));
+    assert!(tcp.wall_ms() > 1_700_000_000_000);
+    assert_ne!(tcp.random(), tcp.random());
+    let never = tcp.sleep(Duration::MAX);
+    drop(never);
+    let (told, heard) = channel();
+    tcp.spawn(Box::pin(async move {
+        let _ = told.send(thread::current().name().map(str::to_owned));
+    }));
+    assert_eq!(heard.recv_timeout(LONG), Ok(Some("staticfire-net".to_owned())));
 }
