@@ -94,8 +94,9 @@ impl Inner {
     fn note_checkpoint(&self, all_flushed: bool, store_ms: i64, logics_ms: i64) -> io::Result<()> {
         let old = Checkpoint::read(&*self.directory)?;
         let new = Checkpoint {
-            physic_ms: if all_flushed { store_ms } else { old.physic_ms },
-            logics_ms: logics_ms.max(old.logics_ms),
+            // After the log was cut, what was said before may be of records that are gone.
+            physic_ms: if all_flushed { store_ms } else { old.physic_ms.min(store_ms) },
+            logics_ms: logics_ms.max(old.logics_ms.min(store_ms)),
             ..old
         };
         if new == old { Ok(()) } else { self.checkpoint.write(&new) }

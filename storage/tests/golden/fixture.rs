@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use staticfire_storage::disk::SimulatedDisk;
 use tempfile::TempDir;
 
 /// The directories that RocketMQ left behind by itself.
@@ -46,6 +47,13 @@ impl Fixture {
         self.unpacked.path().join("store")
     }
 
+    /// The store directory on a simulated disk, every file durable.
+    pub fn on_simulated_disk(&self) -> SimulatedDisk {
+        let disk = SimulatedDisk::new(1);
+        put_all(&disk, &self.path(), "");
+        disk
+    }
+
     /// A size that the directory must be opened with.
     pub fn setting(&self, name: &str) -> Option<u64> {
         let mut pairs = self.settings.lines().filter_map(|line| line.split_once('='));
@@ -60,6 +68,19 @@ impl Fixture {
     /// The bytes of the commit log files by start offset.
     pub fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
         read_files(&self.path().join("commitlog"))
+    }
+}
+
+fn put_all(disk: &SimulatedDisk, from: &Path, folder: &str) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let to = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        if path.is_dir() {
+            put_all(disk, &path, &to);
+        } else {
+            disk.put(&to, &fs::read(&path).unwrap()).unwrap();
+        }
     }
 }
 

@@ -7,4 +7,5 @@ mod fixture;
 mod open;
 mod queues;
 mod records;
+mod torn;
 mod verify;
