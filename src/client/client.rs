@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use staticfire_transport::{CloseReason, Command, Connection, Monotonic, Runtime, Service, Transport};
 
-use super::peers::{Greeting, Peers};
+use super::peers::{Greeting, Limits, Peers};
 use super::wait::{First, Signal, all_of, first_of, lock};
 use super::{ClientError, route};
 use crate::protocol::body::{ConsumerData, HeartbeatData, ProducerData, ResetOffsetBody, TopicRouteData};
@@ -180,9 +180,14 @@ impl Shared {
         self: &Arc<Self>,
         broker: SocketAddr,
         request: Command,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<Command, ClientError> {
-        self.peers.call(broker, &self.service, Some(self.greeting()), request, limit).await
+        self.peers.call(broker, &self.service, Some(self.greeting()), request, limits).await
+    }
+
+    /// The usual limits of a call.
+    pub(super) fn limits(&self) -> Limits {
+        Limits::both(self.options.call_limit)
     }
 
     /// Calls a broker and refuses any answer but success.
@@ -191,7 +196,7 @@ impl Shared {
         broker: SocketAddr,
         request: Command,
     ) -> Result<Command, ClientError> {
-        let answer = self.call(broker, request, self.options.call_limit).await?;
+        let answer = self.call(broker, request, self.limits()).await?;
         if answer.code == response::SUCCESS { Ok(answer) } else { Err(refused(broker, answer)) }
     }
 
@@ -205,7 +210,7 @@ impl Shared {
         for _ in 0..servers.len() {
             let current = self.name_server.load(Ordering::Relaxed);
             let server = servers[current % servers.len()];
-            let call = self.peers.call(server, &self.service, None, request.clone(), self.options.call_limit);
+            let call = self.peers.call(server, &self.service, None, request.clone(), self.limits());
             match call.await {
                 Ok(answer) => return Ok((server, answer)),
                 Err(ClientError::Closed) => return Err(ClientError::Closed),
@@ -302,7 +307,7 @@ impl Shared {
             let shared = Arc::clone(&self);
             async move {
                 // A broker that does not hear us now hears us next time, or when we connect again.
-                let _ = shared.call(broker, shared.heartbeat_request(), shared.options.call_limit).await;
+                let _ = shared.call(broker, shared.heartbeat_request(), shared.limits()).await;
             }
         });
         all_of(calls).await;

@@ -1,6 +1,7 @@
 //! One connection to each peer, dialled once however many want it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -139,21 +140,37 @@ impl Peers {
         }
     }
 
-    /// Connects if need be, calls, and gives the answer, all within `limit`.
+    /// Connects if need be, within `connecting`; calls, and gives the answer, all within `limit`.
     pub(super) async fn call(
         self: &Arc<Self>,
         peer: SocketAddr,
         service: &Arc<dyn Service>,
         greeting: Option<Arc<dyn Greeting>>,
         request: Command,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<Command, ClientError> {
-        let deadline = self.runtime.now() + limit;
-        let connecting = self.connection(peer, service, greeting);
-        let connection = within(&*self.runtime, limit, connecting)
-            .await
-            .unwrap_or(Err(ClientError::Unreachable { peer, kind: std::io::ErrorKind::TimedOut }))?;
+        let deadline = self.runtime.now() + limits.answer;
+        let connection = self.connection(peer, service, greeting);
+        let connected = within(&*self.runtime, limits.connecting, connection).await;
+        let connection =
+            connected.unwrap_or(Err(ClientError::Unreachable { peer, kind: ErrorKind::TimedOut }))?;
         let left = deadline.since(self.runtime.now());
         connection.call(request, left).await.map_err(|error| ClientError::NoAnswer { peer, error })
+    }
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Until there is a connection.
+    pub(super) connecting: Duration,
+    /// Until there is an answer, connecting included.
+    pub(super) answer: Duration,
+}
+
+impl Limits {
+    /// The same limit for both.
+    pub(super) const fn both(limit: Duration) -> Self {
+        Self { connecting: limit, answer: limit }
     }
 }

@@ -1,9 +1,10 @@
 //! Sending: synchronously as a future, with callbacks, one-way, in batches.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +14,18 @@ use staticfire_transport::{Body, Command, Monotonic};
 
 use super::client::{Client, Shared, not_understood, refused};
 use super::message::{Message, ZLIB_FLAGS, pack};
+use super::peers::Limits;
 use super::unique_key::UniqueKeys;
-use super::wait::within;
+use super::wait::{lock, within};
 use super::{ClientError, MessageFault, route};
 use crate::protocol::body::{MessageQueue, TopicRouteData};
 use crate::protocol::codes::{request, response};
 use crate::protocol::header;
 use crate::protocol::headers::{SendRequest, SendResponse};
 use crate::protocol::names::{AUTO_CREATE_TOPIC, GroupName, group_of_retry_topic};
+
+/// A broker that failed is avoided this long: until routes are fresh.
+const AVOIDED_FOR: Duration = Duration::from_secs(30);
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -95,6 +100,8 @@ struct Inner {
     keys: UniqueKeys,
     turn: AtomicUsize,
     closed: AtomicBool,
+    /// Brokers that failed, and until when they are avoided.
+    avoided: Mutex<BTreeMap<String, Monotonic>>,
 }
 
 /// What goes into one request, whatever the attempt.
@@ -127,6 +134,7 @@ impl Producer {
             keys,
             turn: AtomicUsize::new(turn),
             closed: AtomicBool::new(false),
+            avoided: Mutex::default(),
         }))
     }
 
@@ -184,7 +192,7 @@ impl Producer {
         let inner = Arc::clone(&self.0);
         // The usual case: route and connection are there, and the frame leaves now.
         if let Some(known) = inner.client.cached_route(&parcel.topic)
-            && let Ok((queue, broker)) = inner.choose(&parcel.topic, &known, None)
+            && let Ok((queue, broker)) = inner.choose(&parcel.topic, &known)
             && let Some(connection) = inner.client.open_connection(broker)
         {
             let _ = connection.send(inner.request(&parcel, &queue, true));
@@ -192,7 +200,7 @@ impl Producer {
         }
         self.0.client.runtime.spawn(Box::pin(async move {
             let Ok(route) = inner.client.route_to_send(&parcel.topic).await else { return };
-            let Ok((queue, broker)) = inner.choose(&parcel.topic, &route, None) else { return };
+            let Ok((queue, broker)) = inner.choose(&parcel.topic, &route) else { return };
             if let Ok(connection) = inner.client.connection(broker).await {
                 let _ = connection.send(inner.request(&parcel, &queue, true));
             }
@@ -340,15 +348,15 @@ impl Inner {
         to: Option<&MessageQueue>,
     ) -> Result<SendResult, ClientError> {
         let deadline = self.client.now() + self.options.timeout;
-        let mut failed_broker: Option<String> = None;
         let mut failure = ClientError::TimedOut;
-        for _ in 0..=self.options.retries {
+        for attempts_left in (1..=self.options.retries.saturating_add(1)).rev() {
             let left = deadline.since(self.client.now());
             if left.is_zero() {
                 break;
             }
-            let attempt = self.attempt(parcel, to, &mut failed_broker, deadline);
-            match within(&*self.client.runtime, left, attempt).await {
+            // A host that is gone must leave time for another one; an answer may take all there is.
+            let limits = Limits { connecting: left / attempts_left, answer: left };
+            match within(&*self.client.runtime, left, self.attempt(parcel, to, limits)).await {
                 Some(Err(error)) if is_worth_another_attempt(&error) => failure = error,
                 Some(outcome) => return outcome,
                 None => break,
@@ -361,30 +369,39 @@ impl Inner {
         self: &Arc<Self>,
         parcel: &Parcel,
         to: Option<&MessageQueue>,
-        failed_broker: &mut Option<String>,
-        deadline: Monotonic,
+        limits: Limits,
     ) -> Result<SendResult, ClientError> {
         let route = self.client.route_to_send(&parcel.topic).await?;
         let (queue, broker) = match to {
             Some(queue) => (queue.clone(), route::master(&route, &queue.broker_name)?),
-            None => self.choose(&parcel.topic, &route, failed_broker.as_deref())?,
+            None => self.choose(&parcel.topic, &route)?,
         };
-        *failed_broker = Some(queue.broker_name.clone());
         let request = self.request(parcel, &queue, false);
-        let answer = self.client.call(broker, request, deadline.since(self.client.now())).await?;
-        result_of(parcel, queue, broker, answer)
+        let answer = self.client.call(broker, request, limits).await;
+        let outcome = answer.and_then(|answer| result_of(parcel, queue.clone(), broker, answer));
+        self.remember(&queue.broker_name, &outcome);
+        outcome
     }
 
-    /// The next queue in turn, of another broker than the one that failed if there is one.
-    fn choose(
-        &self,
-        topic: &str,
-        route: &TopicRouteData,
-        failed_broker: Option<&str>,
-    ) -> Result<(MessageQueue, SocketAddr), ClientError> {
+    /// A broker that failed is avoided for a while, unless there is no other.
+    fn remember(&self, broker_name: &str, outcome: &Result<SendResult, ClientError>) {
+        let mut avoided = lock(&self.avoided);
+        match outcome {
+            Err(error) if is_worth_another_attempt(error) => {
+                avoided.insert(broker_name.to_owned(), self.client.now() + AVOIDED_FOR);
+            }
+            _ => drop(avoided.remove(broker_name)),
+        }
+    }
+
+    /// The next queue in turn, of a broker that did not fail lately if there is one.
+    fn choose(&self, topic: &str, route: &TopicRouteData) -> Result<(MessageQueue, SocketAddr), ClientError> {
         let queues = route::writable_queues(topic, route);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let queue = next_queue(&queues, turn, failed_broker);
+        let queue = {
+            let (avoided, now) = (lock(&self.avoided), self.client.now());
+            next_queue(&queues, turn, |broker| avoided.get(broker).is_some_and(|until| *until > now))
+        };
         let queue = queue.ok_or_else(|| ClientError::NoQueue { topic: topic.to_owned() })?;
         Ok((queue.clone(), route::master(route, &queue.broker_name)?))
     }
@@ -413,10 +430,14 @@ impl Inner {
     }
 }
 
-/// The queue whose turn it is, skipping those of a failed broker while there are others.
-fn next_queue<'a>(queues: &'a [MessageQueue], turn: usize, failed: Option<&str>) -> Option<&'a MessageQueue> {
+/// The queue whose turn it is, skipping those of avoided brokers while there are others.
+fn next_queue(
+    queues: &[MessageQueue],
+    turn: usize,
+    is_avoided: impl Fn(&str) -> bool,
+) -> Option<&MessageQueue> {
     let in_turn = || (0..queues.len()).map(|step| &queues[(turn % queues.len() + step) % queues.len()]);
-    in_turn().find(|queue| failed != Some(queue.broker_name.as_str())).or_else(|| in_turn().next())
+    in_turn().find(|queue| !is_avoided(&queue.broker_name)).or_else(|| in_turn().next())
 }
 
 fn text(properties: Vec<u8>) -> Result<String, ClientError> {
@@ -467,15 +488,17 @@ mod tests {
     fn queues_take_turns_and_a_failed_broker_is_avoided_while_there_is_another() {
         let queues: Vec<_> =
             [("a", 0), ("a", 1), ("b", 0)].map(|(broker, id)| MessageQueue::new("t", broker, id)).into();
-        let chosen =
-            |turn, failed| next_queue(&queues, turn, failed).map(|q| (q.broker_name.as_str(), q.queue_id));
+        let chosen = |turn, failed| {
+            next_queue(&queues, turn, |broker| failed == Some(broker))
+                .map(|q| (q.broker_name.as_str(), q.queue_id))
+        };
         assert_eq!(chosen(0, None), Some(("a", 0)));
         assert_eq!(chosen(4, None), Some(("a", 1)));
         assert_eq!(chosen(usize::MAX, None), Some(("a", 0)));
         assert_eq!(chosen(0, Some("a")), Some(("b", 0)));
         assert_eq!(chosen(2, Some("b")), Some(("a", 0)));
-        assert_eq!(next_queue(&queues[..2], 1, Some("a")).map(|q| q.queue_id), Some(1), "the only broker");
-        assert_eq!(next_queue(&[], 1, None), None);
+        assert_eq!(next_queue(&queues[..2], 1, |_| true).map(|q| q.queue_id), Some(1), "the only broker");
+        assert_eq!(next_queue(&[], 1, |_| false), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use staticfire_transport::Command;
 
 use super::client::{Shared, not_understood, refused};
 use super::message::ReceivedMessage;
+use super::peers::Limits;
 use super::{ClientError, route};
 use crate::protocol::body::{MASTER_ID, MessageQueue, TAG_EXPRESSION};
 use crate::protocol::codes::{request, response};
@@ -85,8 +86,9 @@ pub(super) async fn pull(shared: &Arc<Shared>, group: &str, pull: &Pull) -> Resu
         expression_type: Some(TAG_EXPRESSION.to_owned()),
         bytes_max: None,
     };
-    let limit = if held { pull.hold + ANSWER_SLACK } else { shared.options.call_limit };
-    let answer = shared.call(broker, header.on(Command::request(request::PULL_MESSAGE)), limit).await?;
+    let connecting = shared.options.call_limit;
+    let limits = Limits { connecting, answer: if held { pull.hold + ANSWER_SLACK } else { connecting } };
+    let answer = shared.call(broker, header.on(Command::request(request::PULL_MESSAGE)), limits).await?;
     let status = match answer.code {
         response::SUCCESS => PullStatus::Found,
         response::PULL_NOT_FOUND => PullStatus::NoNewMessage,
