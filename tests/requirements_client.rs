@@ -601,7 +601,8 @@ fn a_failed_message_comes_again_later_and_finally_becomes_a_dead_letter() {
     let producer = cluster.producer(1, ProducerOptions::default());
     cluster.wait(producer.send(message("orders", "bad").key("k"))).expect("stored");
     cluster.wait(producer.send(message("orders", "good"))).expect("stored");
-    let times: Arc<Mutex<Vec<(String, String, i32, Duration)>>> = Arc::default();
+    type Delivery = (String, String, i32, Duration);
+    let times: Arc<Mutex<Vec<Delivery>>> = Arc::default();
     let (log, clock) = (Arc::clone(&times), cluster.network.clone());
     let failing = listener(move |messages| {
         let text = String::from_utf8_lossy(messages[0].body()).into_owned();

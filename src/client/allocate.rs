@@ -40,12 +40,12 @@ mod tests {
     fn by_the_sheet(n: usize, m: usize, i: usize) -> std::ops::Range<usize> {
         let size = if n <= m {
             1
-        } else if n % m > 0 && i < n % m {
+        } else if i < n % m {
             n / m + 1
         } else {
             n / m
         };
-        let start = if n % m > 0 && i < n % m { i * size } else { i * size + n % m };
+        let start = if i < n % m { i * size } else { i * size + n % m };
         let start = start.min(n);
         start..(start + size).min(n)
     }

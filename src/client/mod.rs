@@ -12,7 +12,6 @@
 //! is blocked, and all time and randomness come from the runtime, so that a simulated one runs a
 //! whole cluster in virtual time.
 
-mod client;
 mod error;
 mod message;
 mod peers;
@@ -21,12 +20,12 @@ mod pull;
 mod pull_consumer;
 mod push;
 mod route;
+mod shared;
 mod unique_key;
 mod wait;
 
 pub mod allocate;
 
-pub use client::{Client, ClientOptions};
 pub use error::{ClientError, MessageFault};
 pub use message::{Message, ReceivedMessage};
 pub use producer::{Producer, ProducerOptions, SendResult, SendStatus};
@@ -36,3 +35,4 @@ pub use push::{
     ConsumeResult, FlowLimits, Listener, PushConsumer, PushConsumerOptions, StartFrom, async_listener,
     listener,
 };
+pub use shared::{Client, ClientOptions};

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use staticfire_storage::Record;
 use staticfire_transport::Command;
 
-use super::client::{Shared, not_understood, refused};
 use super::message::ReceivedMessage;
 use super::peers::Limits;
+use super::shared::{Shared, not_understood, refused};
 use super::{ClientError, route};
 use crate::protocol::body::{MASTER_ID, MessageQueue, TAG_EXPRESSION};
 use crate::protocol::codes::{request, response};

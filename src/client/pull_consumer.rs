@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use staticfire_transport::BoxFuture;
 
-use super::client::{Client, Member, Shared};
 use super::message::ReceivedMessage;
 use super::pull::{self, Pull, Pulled};
+use super::shared::{Client, Member, Shared};
 use super::wait::within;
 use super::{ClientError, route};
 use crate::protocol::body::{

@@ -86,6 +86,6 @@ impl Inner {
         };
         let answer = self.client.ask(broker, Command::request(code).with_body(json::to_bytes(&body))).await?;
         let locked = json::from_slice_or_default::<LockResponse>(&answer.body.to_bytes());
-        locked.map(|body| body.locked).map_err(|error| crate::client::client::not_understood(broker, error))
+        locked.map(|body| body.locked).map_err(|error| crate::client::shared::not_understood(broker, error))
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use staticfire_transport::Monotonic;
 
-use super::client::{Client, Member, OffsetReset, Shared};
+use super::shared::{Client, Member, OffsetReset, Shared};
 use super::wait::{Signal, all_of, lock};
 use super::{ClientError, Producer, ProducerOptions};
 use crate::protocol::body::{

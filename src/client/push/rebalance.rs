@@ -86,7 +86,7 @@ impl Inner {
                     let list = json::from_slice_tolerant::<ConsumerIdList>(&answer.body.to_bytes());
                     return list
                         .map(|list| list.consumer_id_list)
-                        .map_err(|error| crate::client::client::not_understood(broker, error));
+                        .map_err(|error| crate::client::shared::not_understood(broker, error));
                 }
                 Err(error) => failure = error,
             }
