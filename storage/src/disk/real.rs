@@ -111,7 +111,7 @@ impl Directory for RealDirectory {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*folder, name, flags, FILE_MODE)?;
         let sized = rustix::fs::ftruncate(&fd, len).map_err(io::Error::from);
-        match sized.and_then(|()| RealFile::from_fd(fd, self.syncs.thread(parent(path)))) {
+        match sized.and_then(|()| RealFile::from_fd(fd, self.syncs.thread(parent(path)), self.read_only)) {
             Ok(file) => Ok(file),
             Err(e) => {
                 // A file of the wrong length must not be taken for the one that was asked for.
@@ -128,7 +128,7 @@ impl Directory for RealDirectory {
         // NONBLOCK: a pipe in the place of a file is refused, not waited for.
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match rustix::fs::openat(&*folder, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(RealFile::from_fd(fd, self.syncs.thread(parent(path)))?),
+            Ok(fd) => Ok(RealFile::from_fd(fd, self.syncs.thread(parent(path)), self.read_only)?),
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(not_a_file()),
             Err(e) => Err(e.into()),
         }

@@ -37,7 +37,10 @@ const PARTS_MAX: usize = 1024;
 
 /// The files of this process that are open or still have slices. One file opened twice is one value,
 /// since two of them would not know of each other's slices.
-static KNOWN: Mutex<BTreeMap<FileId, Known>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<Key, Known>> = Mutex::new(BTreeMap::new());
+
+/// Which file, and whether it is open for reading only.
+type Key = (FileId, bool);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -60,7 +63,7 @@ pub(super) struct RealFile {
 /// The mapping and what is known about slices of it. Lives as long as the last slice.
 #[derive(Debug)]
 struct Mapping {
-    key: FileId,
+    key: Key,
     len: u64,
     /// Bytes before this never change.
     settled: AtomicU64,
@@ -92,12 +95,12 @@ impl AsRef<[u8]> for Mapped {
 
 impl RealFile {
     /// Takes the open file `fd`, or the value that this process already has for the same file.
-    pub(super) fn from_fd(fd: OwnedFd, syncs: Arc<SyncThread>) -> io::Result<Arc<Self>> {
+    pub(super) fn from_fd(fd: OwnedFd, syncs: Arc<SyncThread>, read_only: bool) -> io::Result<Arc<Self>> {
         let stat = rustix::fs::fstat(&fd)?;
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(not_a_file());
         }
-        let (key, len) = (file_id(&stat), file_len(&stat)?);
+        let (key, len) = ((file_id(&stat), read_only), file_len(&stat)?);
         // Declared before the guard, so that dropping them (which locks) comes after.
         let (open, mapping);
         let mut known = lock(&KNOWN);
@@ -184,7 +187,8 @@ impl RealFile {
             //   consistent, so of two that overlap at least one is refused. Below `frozen` a write
             //   goes ahead only after `thaw` saw, exclusively, that no temporary slice is left.
             // - Changed by another value of this process: `KNOWN` makes one file one value, and one
-            //   whose slices are left keeps its numbers when it is opened again.
+            //   whose slices are left keeps its numbers when it is opened again. A read-only directory
+            //   has values of its own; it is for stores that nobody writes to meanwhile.
             // - Changed or cut short by another process: excluded by the lock on the store directory,
             //   which every writer of this format takes, and by the mode 0600 of the files. We never
             //   shorten a file: a cut replaces it.
@@ -209,7 +213,7 @@ fn too_large() -> io::Error {
 }
 
 /// Forgets the file once it is neither open nor seen.
-fn forget(key: FileId) {
+fn forget(key: Key) {
     let mut known = lock(&KNOWN);
     let gone = |entry: &Known| entry.file.strong_count() == 0 && entry.mapping.strong_count() == 0;
     if known.get(&key).is_some_and(gone) {

@@ -126,6 +126,7 @@ fn a_read_only_directory_changes_nothing() {
     let file = reader.open("log").unwrap();
     assert!(file.write_at(0, b"lost").is_err());
     assert_eq!(&file.read(0..4).unwrap()[..], b"kept");
+    assert_eq!(directory.open("log").unwrap().write_at(0, b"kept").unwrap(), 4, "a writer has its own value");
     assert!(RealDirectory::open_read_only(root.path().join("missing")).is_err());
 }
 

@@ -180,7 +180,12 @@ impl Content {
         }
     }
 
-    /// True when a power cut changes nothing.
+    /// True when the medium holds what the cache shows.
+    pub(super) fn is_durable(&self) -> bool {
+        self.pending.is_empty() && self.len_pending.is_none() && self.cache == self.durable
+    }
+
+    /// True when a power cut has nothing to do; cheap, and false for some that it would not change.
     pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty() && self.len_pending.is_none() && Arc::ptr_eq(&self.cache, &self.durable)
     }

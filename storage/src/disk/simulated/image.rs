@@ -245,6 +245,15 @@ impl Image {
         questions
     }
 
+    /// True when the medium holds what the cache shows.
+    pub(super) fn is_settled(&self) -> bool {
+        self.changes.is_empty()
+            && self.nodes.values().all(|node| match &**node {
+                Node::File(content) => content.is_durable(),
+                Node::Directory(names) => names.cache == names.durable,
+            })
+    }
+
     /// Drops inodes that no name, pending change or handle leads to.
     pub(super) fn forget_unnamed(&mut self, open: &BTreeSet<Inode>) {
         let mut reached = open.clone();

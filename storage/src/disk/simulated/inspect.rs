@@ -5,7 +5,6 @@ use std::io;
 
 use super::SimulatedDisk;
 use super::content::Content;
-use super::image::ROOT;
 use super::state::{OperationRecord, State};
 use crate::disk::components;
 
@@ -151,8 +150,7 @@ impl SimulatedDisk {
     /// True when a power cut now would change nothing: all bytes and names are durable.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let state = self.lock();
-        state.image.questions().is_empty() && state.image.names(ROOT).is_some()
+        self.lock().image.is_settled()
     }
 
     /// Sets what the disk takes for the wall clock, in milliseconds since the Unix epoch; it stamps

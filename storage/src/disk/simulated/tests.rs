@@ -139,6 +139,7 @@ fn a_failed_sync_cleans_the_sectors_without_writing_them() {
         assert_eq!(disk.contents("log").unwrap()[0], shown, "{reread:?}");
         write_all_at(&*file, 512, &[3; 512]).unwrap();
         file.sync().expect("the kernel reports a failure once");
+        assert_eq!(disk.is_settled(), reread == Reread::Old, "the cache may still show what is lost");
         assert_eq!(disk.kill().crash().contents("log").unwrap(), [[1; 512], [3; 512]].concat());
     }
 }
