@@ -27,7 +27,7 @@ pub enum Distrust {
         /// The file, relative to the store.
         path: String,
     },
-    /// A block does not match its checksum.
+    /// A block does not match its checksum, or has none.
     Block {
         /// The file, relative to the store.
         path: String,
@@ -96,7 +96,7 @@ pub(super) fn believe_noted(
         believed = believed.down_to(slots, start, log_min)?;
     }
     if believed.end > believed.begin
-        && let Some(damage) = damaged_block(slots, believed.end - 1)?
+        && let Some(damage) = doubtful_block(slots, believed.end - 1)?
     {
         distrusted = Some(damage);
         let start = slots.block_start(believed.end - 1);
@@ -214,9 +214,15 @@ fn last_before(slots: &Slots, from: u64, end: u64) -> Result<Option<QueueEntry>,
     Ok(None)
 }
 
-fn damaged_block(slots: &Slots, slot: u64) -> Result<Option<Distrust>, QueueError> {
+/// Whether the block that holds `slot` differs from its sum or has none, as every noted block has: a
+/// power cut may have kept half an entry there.
+fn doubtful_block(slots: &Slots, slot: u64) -> Result<Option<Distrust>, QueueError> {
     match slots.check_block_of(slot) {
-        Ok(_) => Ok(None),
+        Ok(true) => Ok(None),
+        Ok(false) => {
+            let (path, at) = slots.block_at(slot);
+            Ok(Some(Distrust::Block { path, at }))
+        }
         Err(QueueError::Damaged { path, at }) => Ok(Some(Distrust::Block { path, at })),
         Err(error) => Err(error),
     }

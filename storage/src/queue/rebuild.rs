@@ -254,6 +254,7 @@ impl Rebuilding {
                 }
             }
             if tidy || built {
+                state.slots.seal_last_block()?;
                 state.slots.doubt()?;
             }
         }

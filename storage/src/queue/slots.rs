@@ -519,6 +519,27 @@ impl Slots {
         self.check_block(&*self.opened(start)?, start, last / sums::BLOCK)
     }
 
+    /// Path of the file and first byte of the block with the last byte of `slot`.
+    pub(super) fn block_at(&self, slot: u64) -> (String, u64) {
+        let start = self.start_of(slot);
+        let block = ((slot - start + 1) * self.width() - 1) / sums::BLOCK;
+        (self.path(start), block * sums::BLOCK)
+    }
+
+    /// Gives the last block its sum: every block that is noted as durable has one.
+    pub(super) fn seal_last_block(&mut self) -> Result<(), QueueError> {
+        let Some(last) = self.written.checked_sub(1) else { return Ok(()) };
+        let start = self.start_of(last);
+        if !self.files.contains_key(&start) {
+            return Ok(());
+        }
+        let (_, at) = self.block_at(last);
+        let file = self.opened(start)?;
+        let crc = crc_of(&*file, at..(at + sums::BLOCK).min(file.len()));
+        let sum = sums::sum(crc.map_err(|error| self.io(start, error))?.finalize());
+        self.store_sums(start, at / sums::BLOCK, &[sum])
+    }
+
     /// The first slot that starts in the block at byte `at` of the file `path`.
     pub(super) fn slot_at(&self, path: &str, at: u64) -> Option<u64> {
         let start = self.starts().find(|start| self.path(*start) == path)?;
