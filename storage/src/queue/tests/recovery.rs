@@ -1,7 +1,11 @@
+use std::panic::AssertUnwindSafe;
+
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::world::{BATCHES, World, recover};
-use crate::disk::SimulatedDisk;
+use crate::disk::{DiskFaults, SimulatedDisk};
 use crate::queue::{Distrust, QueueRecovery, QueueRecoveryError};
 use crate::{PhysicalOffset, QueueId};
 
@@ -13,7 +17,9 @@ enum Op {
     },
     Dispatch,
     Write,
-    Sync,
+    Sync {
+        wait: bool,
+    },
     /// Removes this share of the log that is noted, in percent.
     Retain(u8),
     /// Keeps this share of the log, in percent.
@@ -34,7 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0..4_u8, 1..60_u8).prop_map(|(queue, count)| Op::Append { queue, count }),
         6 => Just(Op::Dispatch),
         2 => Just(Op::Write),
-        2 => Just(Op::Sync),
+        2 => any::<bool>().prop_map(|wait| Op::Sync { wait }),
         1 => (0..=100_u8).prop_map(Op::Retain),
         1 => (50..=100_u8).prop_map(Op::Truncate),
         1 => Just(Op::Kill),
@@ -58,7 +64,7 @@ fn apply(mut world: World, op: Op) -> (World, bool) {
         Op::Append { queue, count } => (0..count).for_each(|n| world.append(queue, u16::from(n % 4) + 1)),
         Op::Dispatch => world.dispatch(),
         Op::Write => died |= world.table.write_pending().is_err(),
-        Op::Sync => died |= world.sync().is_err(),
+        Op::Sync { wait } => died |= world.sync(wait).is_err(),
         Op::Retain(percent) => {
             let min = bound(&world, PhysicalOffset(0), noted, percent);
             died |= world.retain(min).is_err();
@@ -79,7 +85,7 @@ fn apply(mut world: World, op: Op) -> (World, bool) {
         }
         Op::Close => {
             world.dispatch();
-            if world.sync().is_err() {
+            if world.sync(true).is_err() {
                 return (world, true);
             }
             let disk = world.disk.crash();
@@ -99,6 +105,27 @@ fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { cases: default * times, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// Does all of `ops` and compares the queues with the log after each.
+fn live_through(mut world: World, ops: &[Op]) {
+    let mut by_power = None;
+    for op in ops {
+        if let Op::Die { power, .. } = *op {
+            by_power = Some(power);
+        }
+        let (next, died) = apply(world, *op);
+        world = next;
+        if died || world.disk.is_gone() {
+            let power = by_power.take().expect("nothing else fails");
+            let disk = if power { world.disk.crash() } else { world.disk.kill() };
+            world = world.reopen(disk, false);
+        }
+        world.check();
+    }
+    if world.log.min == PhysicalOffset(0) && by_power.is_none() {
+        world.check_files();
+    }
+}
+
 proptest! {
     #![proptest_config(cases(200))]
 
@@ -109,24 +136,91 @@ proptest! {
         file_entries in prop_oneof![Just(50_u64), Just(450)],
         ops in proptest::collection::vec(op(), 1..60),
     ) {
-        let mut world = World::new(seed, file_entries);
-        let mut by_power = None;
-        for op in ops {
-            if let Op::Die { power, .. } = op {
-                by_power = Some(power);
-            }
-            let (next, died) = apply(world, op);
-            world = next;
-            if died || world.disk.is_gone() {
-                let power = by_power.take().expect("nothing else fails");
-                let disk = if power { world.disk.crash() } else { world.disk.kill() };
-                world = world.reopen(disk, false);
-            }
-            world.check();
+        live_through(World::new(seed, file_entries), &ops);
+    }
+}
+
+/// Lines of this module that ask for syncs, except those with tests of their own below.
+fn sync_sites() -> Vec<String> {
+    let mut world = noted(50, 60);
+    (0..60).for_each(|_| world.append(0, 1));
+    world.dispatch();
+    world.sync(false).unwrap();
+    let end = world.log.bounds()[30];
+    world.truncate(end).unwrap();
+    let sites = world.disk.sync_sites().into_iter().map(|count| count.site);
+    sites.filter(|site| site.contains("queue/")).collect()
+}
+
+/// Leaves out each sync in turn and lives through random histories until one shows it.
+///
+/// proves: that none of the syncs is for nothing, and that the test above would miss none
+#[test]
+fn each_sync_is_needed() {
+    let mut runner = TestRunner::deterministic();
+    let histories = proptest::collection::vec(op(), 40..80);
+    let histories: Vec<_> = (0..400).map(|_| histories.new_tree(&mut runner).unwrap().current()).collect();
+    let sites = sync_sites();
+    assert!(sites.len() >= 6, "{sites:?}");
+    for site in sites {
+        let shows = |(seed, ops): (usize, &Vec<Op>)| {
+            let world = World::new(seed as u64, 50);
+            world.disk.set_faults(DiskFaults::calm().ignoring_syncs_at(&site));
+            let lived = std::panic::catch_unwind(AssertUnwindSafe(|| live_through(world, ops)));
+            lived.is_err()
+        };
+        let shown = histories.iter().enumerate().position(shows);
+        println!("{site}: shown by history {shown:?}");
+        assert!(shown.is_some(), "nothing is lost without the sync at {site}");
+    }
+}
+
+/// proves: that a removed topic stays removed, and with it the sync that this takes
+#[test]
+fn a_removed_topic_does_not_come_back() {
+    for (site, expected) in [("", 0), ("queue/slots.rs", 1)] {
+        let mut world = noted(50, 60);
+        if !site.is_empty() {
+            world.disk.set_faults(DiskFaults::calm().ignoring_syncs_at(site));
         }
-        if world.log.min == PhysicalOffset(0) && by_power.is_none() {
-            world.check_files();
+        world.table.remove_topic("orders").unwrap();
+        let mut back = 0;
+        for image in world.disk.crash_images(200) {
+            let table =
+                recover(image.completing_at_once().directory(), 50, &world.log, world.complete_to, false);
+            back += usize::from(!table.unwrap().0.of_topic("orders").is_empty());
         }
+        assert_eq!(back.min(1), expected, "without the sync at {site:?}");
+        world.log.min = world.log.end();
+    }
+}
+
+/// A queue without a readable message has its numbers in its files only.
+///
+/// proves: I14, and the sync before a repaired file takes its name
+#[test]
+fn repairing_a_short_file_keeps_its_numbers() {
+    for (site, expected) in [("", 0), ("queue/load.rs", 1)] {
+        let mut world = noted(50, 210);
+        let end = world.log.end();
+        world.retain(end).unwrap();
+        world.disk.edit("consumequeue/orders/1/00000000000000004000", |bytes| bytes.truncate(900)).unwrap();
+        let mut lost = 0;
+        for step in 0..20 {
+            let disk = world.disk.snapshot().completing_at_once();
+            if !site.is_empty() {
+                disk.set_faults(DiskFaults::calm().ignoring_syncs_at(site));
+            }
+            disk.crash_at_step(step);
+            let _died = recover(disk.directory(), 50, &world.log, world.complete_to, true);
+            for image in disk.crash_images(16) {
+                let again =
+                    recover(image.completing_at_once().directory(), 50, &world.log, world.complete_to, false);
+                let queue = again.unwrap().0.find("orders", QueueId(1));
+                lost += usize::from(queue.is_none_or(|queue| queue.numbering().0 != 210));
+            }
+        }
+        assert_eq!(lost.min(1), expected, "without the sync at {site:?}");
     }
 }
 
@@ -137,7 +231,7 @@ fn noted(file_entries: u64, rounds: u16) -> World {
         (0..4).for_each(|queue| world.append(queue, n % 4 + 1));
     }
     world.dispatch();
-    world.sync().unwrap();
+    world.sync(true).unwrap();
     world.check_files();
     world
 }
@@ -291,13 +385,13 @@ fn recovery_may_die_at_any_step() {
 #[test]
 fn a_full_disk_costs_nothing_but_memory() {
     let mut world = World::new(3, 50);
-    world.disk.set_faults(crate::disk::DiskFaults::calm().with_space(0));
+    world.disk.set_faults(DiskFaults::calm().with_space(0));
     (0..600).for_each(|_| world.append(1, 1));
     world.dispatch();
     assert!(world.table.write_pending().is_err());
     world.check();
-    world.disk.set_faults(crate::disk::DiskFaults::calm());
-    world.sync().unwrap();
+    world.disk.set_faults(DiskFaults::calm());
+    world.sync(true).unwrap();
     world.check_files();
     let disk: SimulatedDisk = world.disk.crash();
     world.reopen(disk, false).check();
