@@ -5,6 +5,7 @@
 //! echo_load client address [connections] [in flight] [bytes] [seconds]
 //! echo_load                                                  both, 16 connections x 16 in flight
 //! echo_load codec                                            decoding and encoding alone
+//! echo_load simulated                                        three clients in virtual time
 //! ```
 //! Counting the server's system calls: `strace -c -f -p $(pidof echo_load)`.
 
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use staticfire_transport::frame::encode_header;
+use staticfire_transport::memory::Network;
 use staticfire_transport::tcp::{Tcp, TcpOptions};
 use staticfire_transport::{
     BoxFuture, Command, Connection, FrameDecoder, HeaderEncoding, Runtime, Service, Transport,
@@ -65,6 +67,7 @@ fn main() -> Result<(), Failure> {
             Ok(())
         }
         Some("codec") => codec(),
+        Some("simulated") => simulated(),
         Some("client") => client(arguments.get(1).ok_or("which address?")?.parse()?, &load()?),
         _ => {
             let server = Tcp::start(TcpOptions::default())?;
@@ -106,6 +109,39 @@ fn caller(connection: Connection, body: bytes::Bytes, answers: Arc<AtomicU64>) -
             answers.fetch_add(1, Ordering::Relaxed);
         }
     })
+}
+
+/// A virtual minute of three clients with 300 requests per second each.
+fn simulated() -> Result<(), Failure> {
+    let network = Network::seeded(1);
+    let server = network.host([10, 0, 0, 1].into());
+    let at = SocketAddr::from(([10, 0, 0, 1], 10911));
+    let _listener = server.listen(at, Arc::new(Echo))?;
+    let answers = Arc::new(AtomicU64::new(0));
+    for last in 2..5 {
+        let host = network.host([10, 0, 0, last].into());
+        let answers = Arc::clone(&answers);
+        host.clone().spawn(Box::pin(async move {
+            let Ok(connection) = host.connect(at, Arc::new(Echo)).await else { return };
+            let request = send_request().with_body(vec![b'x'; 1024]);
+            while connection.call(request.clone(), LIMIT).await.is_ok() {
+                answers.fetch_add(1, Ordering::Relaxed);
+                host.sleep(Duration::from_micros(2700)).await;
+            }
+        }));
+    }
+    let started = processor_time()?;
+    network.run_for(Duration::from_secs(60));
+    let took = (processor_time()? - started) as f64;
+    let count = answers.load(Ordering::Relaxed);
+    println!(
+        "{count} requests in 60 virtual seconds: {:.0} times real time, {:.0} ns a request, {} steps, trace {:016x}",
+        60e9 / took,
+        took / count as f64,
+        network.steps(),
+        network.trace()
+    );
+    Ok(())
 }
 
 /// Nanoseconds this thread has spent on a processor, as Linux counts them.

@@ -166,7 +166,12 @@ fn stopping_closes_every_connection_and_fails_its_calls() {
     let gone = served.tcp.block_on(call);
     assert!(gone.is_ok() || gone == Err(crate::CallError::Closed), "{gone:?}");
     assert!(!connection.is_open());
-    assert_eq!(served.closed.recv_timeout(LONG), Ok(CloseReason::Peer));
+    // The system resets a connection whose last answer nobody read.
+    let reason = served.closed.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(reason, CloseReason::Peer | CloseReason::Io(io::ErrorKind::ConnectionReset)),
+        "{reason:?}"
+    );
     drop(client);
 }
 
