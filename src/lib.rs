@@ -1,4 +1,6 @@
-//! staticfire is RocketMQ's storage idea as a Rust library.
+//! RocketMQ's architecture as a Rust library: name server, broker, producer and consumers, written
+//! against the seams of [`storage`] and [`transport`] alone, so that the same code runs on disks and
+//! sockets and on simulated ones.
 
 pub use staticfire_storage as storage;
 pub use staticfire_transport as transport;
@@ -7,3 +9,8 @@ pub mod broker;
 pub mod client;
 pub mod name_server;
 pub mod protocol;
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

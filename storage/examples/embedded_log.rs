@@ -1,0 +1,34 @@
+//! A log inside a program: append, read, go on reading, lose the power, open again.
+//!
+//! ```sh
+//! cargo run -p staticfire-storage --example embedded_log
+//! ```
+
+use std::sync::Arc;
+
+use staticfire_storage::disk::SimulatedDisk;
+use staticfire_storage::{
+    Durability, Message, QueueId, QueueOffset, Store, StoreOptions, SystemClock, TopicName,
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let disk = SimulatedDisk::new(42).completing_at_once(); // on a real one: StoreOptions::at("data")
+    let open = |disk: &SimulatedDisk| Store::open(StoreOptions::on(disk.directory(), Arc::new(SystemClock)));
+    let (topic, queue) = (TopicName::new("orders")?, QueueId(0));
+
+    let store = open(&disk)?;
+    for body in ["paid", "packed", "sent"] {
+        store.append(&Message::new(topic.clone(), queue, body))?.wait(Durability::Flushed)?;
+    }
+    let (orders, mut next) = (store.queue("orders", queue).ok_or("no such queue")?, QueueOffset(0));
+    while next < orders.max() {
+        let records = orders.read(next, 2)?; // slices of the log, nothing is copied
+        records.iter().for_each(|record| println!("{:?} at {}", record.body(), record.physical()));
+        next.0 += records.len() as u64;
+    }
+
+    let store = open(&disk.crash())?; // the power went, and nobody closed anything
+    print!("{}", store.report());
+    assert_eq!(store.queue("orders", queue).map(|orders| orders.max()), Some(QueueOffset(3)));
+    Ok(())
+}
