@@ -7,9 +7,14 @@ use super::config_files::{CONSUMER_OFFSETS, ConfigError, DELAY_OFFSETS, GROUPS, 
 use super::registration::wait;
 use super::settling::Need;
 use super::shared::{Shared, lock, read};
-use super::signal::until;
+use super::signal::Setter;
+use super::start::StopError;
 
 const TICK: Duration = Duration::from_secs(1);
+const OFFSETS_PERIOD: Duration = Duration::from_secs(5);
+/// Nothing waits this long without a reason.
+const LONG: Duration = Duration::from_secs(3600);
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// In ticks: held pulls look at queues that moved on without a match, and offsets are written.
 const EVERY_5_S: u64 = 5;
 /// In ticks: silent members are struck off.
@@ -36,34 +41,47 @@ pub async fn watch_time(shared: Arc<Shared>) {
     }
 }
 
-/// Writes topics and groups as soon as they change.
-pub async fn keep_persisted(shared: Arc<Shared>) {
-    loop {
-        let have = shared.persist_tables().await;
-        if shared.is_stopping() {
-            return;
-        }
-        let is_new = |shared: &Shared| shared.is_stopping() || shared.present() != have;
-        let far = shared.now() + Duration::from_secs(3600);
-        wait(&shared, far, is_new).await;
-        if shared.settling.has_failed() {
-            // The disk refused; not in a loop.
-            until(&*shared.runtime, shared.now() + TICK, |_| std::task::Poll::<()>::Pending).await;
-        }
+/// The housekeeping of a store without a thread of its own.
+pub async fn keep_house(shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        let next = shared.now() + HOUSEKEEPING;
+        wait(&shared, next, |shared| shared.is_stopping()).await;
+        shared.store.housekeep();
     }
 }
 
-/// Writes consumer and delay offsets every 5 s, when they changed. The last time is left to
-/// [`Broker::stop`](super::Broker::stop), which waits for the end of this task: two writers of one
-/// file would trip over each other.
-pub async fn keep_offsets(shared: Arc<Shared>) {
+/// Writes topics and groups as soon as they change, again after a second when the disk refused,
+/// and a last time at the end; `saved` gets the result of that.
+pub async fn keep_persisted(shared: Arc<Shared>, saved: Setter<Result<(), StopError>>) {
     loop {
-        let next = shared.now() + TICK * 5;
-        if wait(&shared, next, |shared| shared.is_stopping()).await {
-            return shared.offsets_left.raise();
+        let is_last = shared.is_stopping();
+        let upto = shared.present();
+        let written = shared.persist_tables(upto).await;
+        match &written {
+            Ok(()) => shared.settling.persisted(upto),
+            Err(error) => shared.settling.not_persisted(upto, error.to_string()),
         }
-        // What could not be written is tried again in 5 s; until then a crash repeats messages.
-        let _ = shared.persist_offsets().await;
+        if is_last {
+            return saved.set(written.map_err(StopError::Tables));
+        }
+        let until = shared.now() + if written.is_err() { TICK } else { LONG };
+        let is_due = |shared: &Shared| shared.is_stopping() || (written.is_ok() && shared.present() != upto);
+        wait(&shared, until, is_due).await;
+    }
+}
+
+/// Writes consumer and delay offsets every 5 s, when they changed, and a last time at the end;
+/// `saved` gets the result of that.
+pub async fn keep_offsets(shared: Arc<Shared>, saved: Setter<Result<(), StopError>>) {
+    loop {
+        let next = shared.now() + OFFSETS_PERIOD;
+        wait(&shared, next, |shared| shared.is_stopping()).await;
+        let is_last = shared.is_stopping();
+        // What could not be written is tried again; until then a crash repeats messages.
+        let written = shared.persist_offsets().await;
+        if is_last {
+            return saved.set(written.map_err(StopError::Tables));
+        }
     }
 }
 
@@ -72,36 +90,23 @@ impl Shared {
         Need { topics: read(&self.topics).revision(), groups: read(&self.groups).revision() }
     }
 
-    /// Writes what changed of topics and groups. What is on disk then, or was tried.
-    async fn persist_tables(&self) -> Need {
-        let (topics, need_topics) = {
-            let topics = read(&self.topics);
-            (topics.table(), topics.revision())
-        };
-        let (groups, need_groups) = {
-            let groups = read(&self.groups);
-            (groups.table(), groups.revision())
-        };
-        let upto = Need { topics: need_topics, groups: need_groups };
+    /// Writes what is not on disk yet of topics and groups up to a revision or later.
+    async fn persist_tables(&self, upto: Need) -> Result<(), ConfigError> {
         let on_disk = self.settling.on_disk();
-        let written = async {
-            if on_disk.topics < upto.topics || on_disk == Need::default() {
-                self.files.write(TOPICS, &topics).await?;
-            }
-            if on_disk.groups < upto.groups || on_disk == Need::default() {
-                self.files.write(GROUPS, &groups).await?;
-            }
-            Ok::<(), ConfigError>(())
-        };
-        match written.await {
-            Ok(()) => self.settling.persisted(upto),
-            Err(error) => self.settling.not_persisted(upto, error.to_string()),
+        let is_first = on_disk == Need::default();
+        if is_first || on_disk.topics < upto.topics {
+            let table = read(&self.topics).table();
+            self.files.write(TOPICS, &table).await?;
         }
-        upto
+        if is_first || on_disk.groups < upto.groups {
+            let table = read(&self.groups).table();
+            self.files.write(GROUPS, &table).await?;
+        }
+        Ok(())
     }
 
     /// Writes consumer and delay offsets when they changed since the last time.
-    pub async fn persist_offsets(&self) -> Result<(), ConfigError> {
+    async fn persist_offsets(&self) -> Result<(), ConfigError> {
         let changes = lock(&self.offsets).changes();
         if self.written_offsets.swap(changes, std::sync::atomic::Ordering::AcqRel) != changes {
             let table = self.offset_table();

@@ -40,4 +40,4 @@ pub mod topics;
 mod turn;
 
 pub use options::BrokerOptions;
-pub use start::{Broker, StartError};
+pub use start::{Broker, StartError, StopError};

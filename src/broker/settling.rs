@@ -117,12 +117,6 @@ impl Settling {
         self.lock().persisted
     }
 
-    /// True when the last attempt to write to disk failed.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.lock().failed.is_some()
-    }
-
     /// True when nothing of `need` is outstanding. Takes no lock for what was settled before.
     #[must_use]
     pub fn is_settled(&self, need: Need) -> bool {

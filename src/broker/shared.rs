@@ -55,8 +55,6 @@ pub struct Shared {
     /// Topics or groups changed, or the broker stops.
     pub changes: Signal,
     pub stopping: AtomicBool,
-    /// Nobody writes offsets to disk any more but who stops the broker.
-    pub offsets_left: Signal,
     pub counters: Counters,
     /// The state of the offsets that was last written to disk.
     pub written_offsets: AtomicU64,

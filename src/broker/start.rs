@@ -3,14 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use staticfire_storage::{CloseError, Durability, OpenError, QueueId, QueueOffset, Store, StoreOptions};
-use staticfire_transport::{Listener, Runtime, Service, Transport};
+use staticfire_storage::{
+    Background, CloseError, Durability, OpenError, Position, QueueId, QueueOffset, Store, StoreOptions,
+};
+use staticfire_transport::{Connection, Listener, Runtime, Service, Transport};
 
-use super::chores::{keep_offsets, keep_persisted, watch_time};
+use super::chores::{keep_house, keep_offsets, keep_persisted, watch_time};
 use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFSETS, GROUPS, TOPICS};
 use super::delay::DelayQueues;
 use super::delivery::deliver_delayed;
@@ -23,7 +26,7 @@ use super::registration::keep_registered;
 use super::service::Front;
 use super::settling::Settling;
 use super::shared::{Shared, lock};
-use super::signal::{Signal, until};
+use super::signal::{Awaited, Signal, oneshot, until};
 use super::topics::Topics;
 use crate::protocol::body::{ConsumerOffsetTable, DelayOffsetTable};
 
@@ -34,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Broker {
     shared: Arc<Shared>,
     listener: Option<Listener>,
+    /// Come when tables and offsets were written for the last time.
+    saved: Vec<Awaited<Result<(), StopError>>>,
 }
 
 /// Why a broker did not start.
@@ -67,8 +72,10 @@ impl std::error::Error for StartError {}
 /// Why a broker did not stop properly; the next start recovers.
 #[derive(Debug)]
 pub enum StopError {
-    /// Consumer or delay offsets were not written: messages will be delivered again.
-    Offsets(ConfigError),
+    /// Topics, groups or offsets were not written: messages will be delivered again.
+    Tables(ConfigError),
+    /// The same, because the disk did not answer in time.
+    Late,
     /// The store was not closed properly.
     Store(CloseError),
 }
@@ -76,7 +83,8 @@ pub enum StopError {
 impl fmt::Display for StopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Offsets(error) => error.fmt(f),
+            Self::Tables(error) => error.fmt(f),
+            Self::Late => f.write_str("the disk did not take the last topics, groups and offsets in time"),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -88,7 +96,8 @@ impl Broker {
     /// Listens, opens the store, and registers at the name servers; complete when clients find
     /// it. Name servers that cannot be reached are not waited for.
     ///
-    /// `store` needs no observer and no store host: the broker's address is filled in.
+    /// `store` needs no observer and no store host: the broker fills in itself and its address.
+    /// The housekeeping of a store with [`Background::Caller`] becomes a task of `runtime`.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -103,13 +112,19 @@ impl Broker {
         let listener = transport.listen(at, Arc::clone(&front) as Arc<dyn Service>);
         let listener = listener.map_err(|cause| StartError::Listen { at, cause })?;
         let address = options.advertised.unwrap_or_else(|| listener.address());
+        let housekeeping = store.background == Background::Caller;
         let shared = open(transport, runtime, options, store, address, &front)?;
         front.open(Arc::clone(&shared));
-        shared.spawn(keep_persisted(Arc::clone(&shared)));
-        shared.spawn(keep_offsets(Arc::clone(&shared)));
+        if housekeeping {
+            shared.spawn(keep_house(Arc::clone(&shared)));
+        }
+        let (tables, tables_saved) = oneshot();
+        shared.spawn(keep_persisted(Arc::clone(&shared), tables));
+        let (offsets, offsets_saved) = oneshot();
+        shared.spawn(keep_offsets(Arc::clone(&shared), offsets));
         shared.spawn(watch_time(Arc::clone(&shared)));
         shared.spawn(deliver_delayed(Arc::clone(&shared)));
-        let broker = Self { shared, listener: Some(listener) };
+        let broker = Self { shared, listener: Some(listener), saved: vec![tables_saved, offsets_saved] };
         broker.register().await;
         Ok(broker)
     }
@@ -141,20 +156,23 @@ impl Broker {
         shared.halt();
         self.listener = None;
         // Sends in flight end with their flush; nobody is left in the dark.
-        let end = shared.store.marks();
-        let position = staticfire_storage::Position { epoch: end.epoch, end: end.appended };
-        let (done, flushed) = super::signal::oneshot();
+        let marks = shared.store.marks();
+        let position = Position { epoch: marks.epoch, end: marks.appended };
+        let (done, flushed) = oneshot();
         shared.store.when(Durability::Confirmed, position, Box::new(move |outcome| done.set(outcome)));
         let mut flushed = std::pin::pin!(flushed);
         until(&*shared.runtime, shared.now() + PATIENCE, |cx| flushed.as_mut().poll(cx)).await;
         self.unregistered().await;
+        let mut saved = Ok(());
         let deadline = shared.now() + PATIENCE;
-        until(&*shared.runtime, deadline, |cx| shared.offsets_left.poll_after(0, cx)).await;
-        let offsets = shared.persist_offsets().await.map_err(StopError::Offsets);
+        for mut last in std::mem::take(&mut self.saved) {
+            let last = until(&*shared.runtime, deadline, |cx| Pin::new(&mut last).poll(cx)).await;
+            saved = saved.and(last.unwrap_or(Err(StopError::Late)));
+        }
         let connections: Vec<_> = lock(&shared.connections).values().cloned().collect();
-        connections.iter().for_each(staticfire_transport::Connection::close);
+        connections.iter().for_each(Connection::close);
         shared.store.clone().close().map_err(StopError::Store)?;
-        offsets
+        saved
     }
 
     /// Starts a task for each name server and waits for the first attempt of all.
@@ -236,7 +254,6 @@ fn open(
         held: Mutex::default(),
         settling: Settling::new(options.name_servers.len()),
         changes: Signal::default(),
-        offsets_left: Signal::default(),
         stopping: AtomicBool::new(false),
         counters: Default::default(),
         written_offsets: AtomicU64::new(0),

@@ -1,0 +1,144 @@
+//! What tools ask, remoting-protocol §15, and requests that nobody serves.
+
+use std::time::Duration;
+
+use staticfire::protocol::body::{ConsumeStats, KvTable, TopicConfig, TopicStatsTable};
+use staticfire::protocol::codes::{request, response};
+use staticfire::protocol::json;
+use staticfire::transport::Command;
+
+use crate::world::{World, number, pull, send};
+
+fn create(topic: &str, queues: i32) -> Command {
+    Command::request(request::UPDATE_AND_CREATE_TOPIC)
+        .with_ext("topic", topic)
+        .with_ext("defaultTopic", "TBW102")
+        .with_ext("readQueueNums", queues)
+        .with_ext("writeQueueNums", queues)
+        .with_ext("perm", 6)
+        .with_ext("topicFilterType", "SINGLE_TAG")
+        .with_ext("topicSysFlag", 0)
+        .with_ext("order", false)
+}
+
+fn topic(code: i32, name: &str) -> Command {
+    Command::request(code).with_ext("topic", name)
+}
+
+#[test]
+fn a_topic_is_created_changed_and_deleted() {
+    let mut world = World::new(1);
+    let (client, names) = (world.client(), world.name_server());
+    let route = || names.ask(topic(request::GET_ROUTEINFO_BY_TOPIC, "orders"));
+    assert_eq!(client.ask(create("orders", 3)).code, 0);
+    assert_eq!(route().code, 0, "known when the creation is answered");
+    world.kill();
+    let client = world.client();
+    let config = client.ask(topic(request::GET_TOPIC_CONFIG, "orders"));
+    let config: TopicConfig = json::from_slice_tolerant(&config.body.to_bytes()).unwrap();
+    assert_eq!(config.read_queue_nums, 3, "and after a kill");
+    client.ask(send("orders", 0, "x"));
+    assert_eq!(client.ask(topic(request::DELETE_TOPIC_IN_BROKER, "orders")).code, 0);
+    assert_eq!(client.ask(topic(request::GET_TOPIC_CONFIG, "orders")).code, response::TOPIC_NOT_EXIST);
+    assert_eq!(client.ask(topic(request::DELETE_TOPIC_IN_BROKER, "orders")).code, 0);
+    client.ask(create("orders", 1));
+    assert_eq!(client.ask(pull("orders", 0, 0, "*", 0)).code, 19, "its messages are gone");
+}
+
+/// proves: B30, B32, B33
+#[test]
+fn senseless_topics_are_refused() {
+    let mut world = World::new(2);
+    let client = world.client();
+    for (name, queues) in
+        [("../x", 1), ("", 1), ("TBW102", 1), ("SCHEDULE_TOPIC_XXXX", 1), ("t", -1), ("t", i32::MAX)]
+    {
+        assert_eq!(client.ask(create(name, queues)).code, response::INVALID_PARAMETER, "{name} {queues}");
+    }
+    assert_eq!(
+        client.ask(topic(request::DELETE_TOPIC_IN_BROKER, "TBW102")).code,
+        response::INVALID_PARAMETER
+    );
+}
+
+#[test]
+fn statistics_have_the_shape_that_tools_read() {
+    let mut world = World::new(3);
+    let client = world.client();
+    client.ask(send("orders", 1, "x"));
+    let stats = client.ask(topic(request::GET_TOPIC_STATS_INFO, "orders")).body.to_bytes();
+    assert!(
+        stats.starts_with(br#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"orders"}:{"#)
+    );
+    let stats: TopicStatsTable = json::from_slice_tolerant(&stats).unwrap();
+    assert_eq!(
+        stats.offset_table.iter().map(|(_, bounds)| bounds.max_offset).collect::<Vec<_>>(),
+        [0, 1, 0, 0]
+    );
+
+    client.ask(pull("orders", 1, 0, "*", 0));
+    let commit = topic(request::UPDATE_CONSUMER_OFFSET, "orders").with_ext("consumerGroup", "C");
+    client.ask(commit.with_ext("queueId", 1).with_ext("commitOffset", 1));
+    client.ask(send("orders", 1, "y"));
+    let ask = Command::request(request::GET_CONSUME_STATS).with_ext("consumerGroup", "C");
+    let stats: ConsumeStats = json::from_slice_tolerant(&client.ask(ask).body.to_bytes()).unwrap();
+    let behind: i64 = stats.offset_table.iter().map(|(_, row)| row.broker_offset - row.consumer_offset).sum();
+    assert_eq!(behind, 1);
+
+    let info = client.ask(Command::request(request::GET_BROKER_RUNTIME_INFO)).body.to_bytes();
+    let info: KvTable = json::from_slice_tolerant(&info).unwrap();
+    for key in
+        ["putTps", "getTransferedTps", "getTransferredTps", "earliestMessageTimeStamp", "commitLogDiskRatio"]
+    {
+        assert!(info.table.contains_key(key), "{key}");
+    }
+    let groups = client.ask(topic(request::QUERY_TOPIC_CONSUME_BY_WHO, "orders"));
+    assert_eq!(groups.body.to_bytes(), r#"{"groupList":["C"]}"#);
+}
+
+#[test]
+fn a_reset_waits_for_the_consumers_next_pull() {
+    let mut world = World::new(4);
+    let client = world.client();
+    for _ in 0..3 {
+        client.ask(send("orders", 0, "x"));
+    }
+    client.ask(pull("orders", 0, 0, "*", 0));
+    let reset = topic(request::INVOKE_BROKER_TO_RESET_OFFSET, "orders")
+        .with_ext("group", "C")
+        .with_ext("timestamp", -1)
+        .with_ext("isForce", true)
+        .with_ext("queueId", 0)
+        .with_ext("offset", 2);
+    assert_eq!(client.ask(reset).code, 0);
+    let moved = client.ask(pull("orders", 0, 0, "*", 15));
+    assert_eq!((moved.code, moved.remark.as_deref()), (response::PULL_OFFSET_MOVED, Some("OFFSET_RESET")));
+    assert_eq!(number(&moved, "nextBeginOffset"), 2);
+    assert_eq!(client.ask(pull("orders", 0, 2, "*", 0)).code, 0);
+}
+
+/// proves: B46
+#[test]
+fn configuration_is_read_in_part_and_never_written() {
+    let mut world = World::new(5);
+    let client = world.client();
+    let config = client.ask(Command::request(request::GET_BROKER_CONFIG));
+    let text = String::from_utf8(config.body.to_bytes().to_vec()).unwrap();
+    assert!(text.contains("brokerName=broker-a\n") && !text.contains("10.0.0."), "{text}");
+    let write = Command::request(request::UPDATE_BROKER_CONFIG).with_body("brokerPermission=4");
+    assert_eq!(client.ask(write).code, response::NO_PERMISSION);
+}
+
+#[test]
+fn unknown_requests_are_answered_and_one_way_ones_are_not() {
+    let mut world = World::new(6);
+    let client = world.client();
+    let answer = client.ask(Command::request(9999));
+    assert_eq!((answer.code, answer.remark.as_deref()), (3, Some(" request type 9999 not supported")));
+    for code in [9999, request::GET_BROKER_CONFIG, request::HEART_BEAT, request::UPDATE_AND_CREATE_TOPIC] {
+        client.tell(Command::one_way(code));
+    }
+    client.run(Duration::from_secs(1));
+    assert_eq!(world.network.stray_answers(), 0);
+    assert_eq!(client.ask(Command::request(request::QUERY_MESSAGE)).code, response::QUERY_NOT_FOUND);
+}
