@@ -11,7 +11,7 @@ use staticfire_transport::CallError;
 use crate::protocol::codes::response;
 use crate::protocol::filter::FilterError;
 
-/// See the [module](self).
+/// Why something asked of a name server or broker did not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientError {
     /// A name is not acceptable.

@@ -50,7 +50,7 @@ impl Default for TableLimits {
     }
 }
 
-/// See the [module](self).
+/// Which brokers live and which topics they have. A table without clock or socket: time is an argument.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     limits: TableLimits,

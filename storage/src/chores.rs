@@ -121,7 +121,7 @@ impl Inner {
 }
 
 impl crate::Store {
-    /// Removes now what [`Retention`] allows, instead of within the next 10 s.
+    /// Removes now what [`Retention`](crate::Retention) allows, instead of within the next 10 s.
     ///
     /// # Errors
     /// The system's error.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 pub mod conformance;
 mod real;
-mod simulated;
+pub mod simulated;
 
 pub use real::RealDirectory;
 pub use simulated::{

@@ -68,7 +68,7 @@ impl QueueEntry {
     /// The position behind the record.
     ///
     /// # Panics
-    /// When the record would end past 2^63 - 1; [`Layout::decode`] lets no such entry through.
+    /// When the record would end past 2^63 - 1; decoding lets no such entry through.
     #[must_use]
     pub fn physical_end(&self) -> PhysicalOffset {
         self.physical.after(u64::from(self.size))
@@ -77,7 +77,7 @@ impl QueueEntry {
     /// Number of the message after this record's last one.
     ///
     /// # Panics
-    /// When the number would pass 2^63 - 1; [`Layout::decode`] lets no such entry through.
+    /// When the number would pass 2^63 - 1; decoding lets no such entry through.
     #[must_use]
     pub fn next(&self) -> QueueOffset {
         self.offset.after(u64::from(self.messages))
