@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use cluster::{Answer, Cluster, Scripted, group, minute, second};
 use proptest::prelude::*;
+use staticfire::broker::{Broker, BrokerOptions};
 use staticfire::client::{
-    ClientError, ConsumeResult, Message, MessageFault, ProducerOptions, PullConsumer, PullConsumerOptions,
-    PullStatus, PushConsumer, PushConsumerOptions, ReceivedMessage, SendStatus, StartFrom, async_listener,
-    listener,
+    Client, ClientError, ClientOptions, ConsumeResult, Message, MessageFault, Producer, ProducerOptions,
+    PullConsumer, PullConsumerOptions, PullStatus, PushConsumer, PushConsumerOptions, ReceivedMessage,
+    SendStatus, StartFrom, async_listener, listener,
 };
+use staticfire::name_server::{NameServer, NameServerOptions};
 use staticfire::protocol::body::{MessageModel, MessageQueue};
 use staticfire::protocol::codes::{request as code, response};
-use staticfire::transport::Runtime;
+use staticfire::storage::StoreOptions;
 use staticfire::transport::memory::Event;
+use staticfire::transport::tcp::{Tcp, TcpOptions};
+use staticfire::transport::{Runtime, Transport};
 
 /// What a listener saw.
 #[derive(Clone, Default)]
@@ -812,4 +816,56 @@ fn the_same_seed_gives_the_same_run() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7).0, run(8).0);
+}
+
+/// Nothing above knows which transport it is on: the same story on sockets and a real disk.
+/// proves: M43, M45, M46, M47
+#[test]
+fn the_same_client_works_on_sockets() {
+    let tcp = Tcp::start(TcpOptions::default()).expect("threads start");
+    let free = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (transport, runtime): (Arc<dyn Transport>, Arc<dyn Runtime>) =
+        (Arc::new(tcp.clone()), Arc::new(tcp.clone()));
+    let options = NameServerOptions { listen: free(0), ..NameServerOptions::default() };
+    let names = NameServer::start(&tcp, Arc::clone(&runtime), options).expect("a free port");
+    let directory = tempfile::tempdir().expect("a folder");
+    let mut store = StoreOptions::at(directory.path());
+    store.segment_bytes = 8 << 20;
+    let options =
+        BrokerOptions { listen: free(0), name_servers: vec![names.address()], ..BrokerOptions::default() };
+    let broker = tcp.block_on(Broker::start(Arc::clone(&transport), Arc::clone(&runtime), options, store));
+    let broker = broker.expect("a fresh store opens");
+    let client = Client::new(transport, runtime, ClientOptions::new([names.address()]));
+    let producer = Producer::new(&client, group("producers"), ProducerOptions::default());
+    let (arrived, received) = std::sync::mpsc::channel();
+    let tell = listener(move |messages| {
+        messages.iter().for_each(|message| drop(arrived.send(message.body().clone())));
+        ConsumeResult::Consumed
+    });
+    tcp.block_on(async {
+        producer.send(message("orders", "m0")).await.expect("stored");
+        producer.send_batch(vec![message("orders", "m1"), message("orders", "m2")]).await.expect("stored");
+        producer.send_one_way(message("orders", "m3")).expect("handed over");
+    });
+    let starting = PushConsumer::start(&client, group("pushed"), earliest(), [("orders", "*")], tell);
+    let consumer = tcp.block_on(starting).expect("names and expressions are right");
+    let limit = Duration::from_secs(10);
+    let next = || received.recv_timeout(limit).expect("in time");
+    let bodies: BTreeSet<_> = (0..4).map(|_| String::from_utf8_lossy(&next()).into_owned()).collect();
+    assert_eq!(bodies, numbered(4));
+    let mut puller =
+        PullConsumer::new(&client, group("pullers"), PullConsumerOptions::default()).expect("an expression");
+    tcp.block_on(async {
+        consumer.close(Duration::from_secs(1)).await;
+        let queues = puller.queues("orders").await.expect("queues");
+        puller.assign(queues).await.expect("offsets");
+        let mut pulled = 0;
+        while pulled < 4 {
+            pulled += puller.poll(limit).await.expect("messages").len();
+        }
+        puller.close().await;
+        producer.close().await;
+    });
+    client.close();
+    tcp.block_on(broker.stop()).expect("a clean stop");
 }

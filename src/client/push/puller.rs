@@ -99,6 +99,9 @@ impl Inner {
         }
         match pulled {
             Ok(Pulled { status: PullStatus::OffsetOutside, next_offset, .. }) => {
+                if state.flight.next() == next_offset {
+                    return AFTER_FAILURE;
+                }
                 drop(state);
                 // The broker has nothing at our offset: go on where it says, and tell it so.
                 owned.reset(next_offset);
