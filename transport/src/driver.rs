@@ -31,6 +31,9 @@ const READ_BYTES: usize = 64 << 10;
 /// other connections.
 const COPIED_UP_TO: usize = 4 << 10;
 
+/// A buffer that grew above this for a large frame is not kept.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// Bytes both ways, without knowing what they mean.
 pub(crate) trait Stream: Send + Unpin + 'static {
     /// Appends what there is to `buffer`, at most its spare capacity. 0: the peer is done.
@@ -160,6 +163,9 @@ impl<S: Stream> Driver<S> {
         if buffer.len() <= COPIED_UP_TO {
             space.buffer.clear();
             space.buffer.reserve(READ_BYTES);
+            if space.buffer.capacity() > KEPT_BYTES {
+                space.buffer = BytesMut::with_capacity(READ_BYTES + COPIED_UP_TO);
+            }
             space.buffer.extend_from_slice(buffer);
             std::mem::swap(buffer, &mut space.buffer);
         } else {

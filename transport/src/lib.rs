@@ -5,6 +5,13 @@
 //!   bytes ──> FrameDecoder ──> Command ──> Service::turn ──> Connection::send ──> vectored write
 //!                                 └──────> the Call that waits for this opaque
 //! ```
+//!
+//! * [`tcp`]: sockets; tokio stays inside.
+//! * [`memory`]: a network of simulated hosts in virtual time, with delay, loss, reordering and
+//!   partitions drawn from a seed.
+//!
+//! Both are streams of bytes under one driver of connections, and both pass the public suite in
+//! [`contract`]. What is written against [`Transport`], [`Service`] and [`Runtime`] runs on either.
 
 mod calls;
 pub mod command;

@@ -13,7 +13,7 @@ mod socket;
 mod threads;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -226,7 +226,10 @@ impl Runtime for Clock {
         let never = Duration::from_secs(100 * 365 * 86_400);
         let at = self.started + at.since_start().min(never);
         let _entered = self.threads.first().enter();
-        Box::pin(tokio::time::sleep_until(at.into()))
+        let mut sleep = Box::pin(tokio::time::sleep_until(at.into()));
+        let threads = self.threads.clone();
+        // Time ends with the threads; a timer polled after that would panic.
+        Box::pin(poll_fn(move |cx| if threads.stopped() { Poll::Pending } else { sleep.as_mut().poll(cx) }))
     }
 
     fn random(&self) -> u64 {

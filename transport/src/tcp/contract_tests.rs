@@ -52,7 +52,7 @@ impl World for Loopback {
 /// Panics when `future` takes too long, so that a broken promise does not hang the tests.
 async fn limited<T>(tcp: &Tcp, future: impl Future<Output = T>) -> T {
     let (mut future, mut sleep) = (pin!(future), tcp.sleep(LONG));
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
         assert!(polled.is_ready() || sleep.as_mut().poll(cx).is_pending(), "not ready in time");
         polled

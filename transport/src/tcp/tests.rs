@@ -172,7 +172,10 @@ fn stopping_closes_every_connection_and_fails_its_calls() {
         matches!(reason, CloseReason::Peer | CloseReason::Io(io::ErrorKind::ConnectionReset)),
         "{reason:?}"
     );
-    drop(client);
+    let mut sleep = client.sleep(Duration::ZERO);
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "time has ended");
+    let connect = client.connect(served.listener.address(), Echo::new().0);
+    assert_eq!(client.block_on(connect).unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]
@@ -183,8 +186,7 @@ fn clocks_sleeps_and_random_numbers_are_real() {
     assert!(tcp.now().since(started) >= Duration::from_millis(5));
     assert!(tcp.wall_ms() > 1_700_000_000_000);
     assert_ne!(tcp.random(), tcp.random());
-    let never = tcp.sleep(Duration::MAX);
-    drop(never);
+    drop(tcp.sleep(Duration::MAX));
     let (told, heard) = channel();
     tcp.spawn(Box::pin(async move {
         let _ = told.send(thread::current().name().map(str::to_owned));

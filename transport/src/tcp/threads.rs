@@ -51,6 +51,10 @@ impl Threads {
         (handle, Arc::clone(spaces))
     }
 
+    pub(super) fn stopped(&self) -> bool {
+        *self.0.stop.borrow()
+    }
+
     /// Ends the threads and waits for them, unless this is one of them.
     pub(super) fn stop(&self) {
         self.0.stop.send_replace(true);
