@@ -172,6 +172,15 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// `UnexpectedEof` when the range passes the end of the file, or the system's error.
     fn read_into(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// The first position at or behind `at` where anything but zeros may stand; `None` when only zeros
+    /// follow. For the long holes of sparse files; who cannot tell answers `at`, which is right too.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        Ok(Some(at).filter(|at| *at < self.len()))
+    }
+
     /// Gives the range blocks of its own, so that writing there cannot run out of space.
     ///
     /// # Errors

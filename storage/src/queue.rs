@@ -284,11 +284,15 @@ impl ConsumeQueue {
 
     /// Drops the entries of all records at or behind `cut`, durably: no crash brings them back. The
     /// numbering is the caller's to set, since records that were not dispatched have numbers too.
+    /// Called through [`QueueTable::truncate`], which leaves a trace for recovery meanwhile.
     ///
     /// # Errors
     /// [`QueueError::Io`]: the queue takes nothing more until the store is reopened.
-    pub fn truncate(&self, cut: PhysicalOffset) -> Result<(), QueueError> {
+    fn truncate(&self, cut: PhysicalOffset) -> Result<(), QueueError> {
         let mut state = self.write();
+        if state.poisoned {
+            return Err(QueueError::Poisoned { path: state.slots.folder().to_owned() });
+        }
         if state.last_end <= cut {
             return Ok(());
         }

@@ -96,6 +96,7 @@ pub const CHECKS: &[Check] = &[
     ("settled bytes may be held for ever, and stay", settled_bytes_stay),
     ("a file grows behind its readers", appending_behind_readers),
     ("zeroing leaves zeros, and the rest alone", zeroing_leaves_zeros),
+    ("no data is passed over", data_is_found),
     ("allocated space reads as zeros and is written", allocation_keeps_the_bytes),
     ("started syncs complete once", started_syncs_complete),
     ("syncing what is missing fails", syncing_nothing_fails),
@@ -342,6 +343,25 @@ fn settled_bytes_stay(subject: &Subject) {
     again.settle(u64::MAX);
     assert_eq!(kind(again.zero(8191..8192)), ErrorKind::ResourceBusy);
     assert_eq!(held, vec![1; 1000]);
+}
+
+fn data_is_found(subject: &Subject) {
+    let file = subject.directory.create("sparse", 1 << 20).unwrap();
+    for at in [700_000, 5, 300_000] {
+        write_all_at(&*file, at, b"data").unwrap();
+        for from in [0, 5, 6, 9, 4096, 299_999, 300_003, 300_004, 700_000] {
+            let mut rest = vec![0; (1 << 20) - from as usize];
+            file.read_into(from, &mut rest).unwrap();
+            let first = rest.iter().position(|byte| *byte != 0).map(|found| from + found as u64);
+            let found = file.next_data(from).unwrap();
+            assert!(found.is_none_or(|found| found >= from), "{found:?} lies before {from}");
+            assert!(
+                first.is_none_or(|first| found.is_some_and(|found| found <= first)),
+                "{found:?}, {first:?}"
+            );
+        }
+    }
+    assert_eq!(file.next_data(1 << 20).unwrap(), None);
 }
 
 fn zeroing_leaves_zeros(subject: &Subject) {

@@ -239,8 +239,14 @@ impl Rebuilding {
         Ok(usize::try_from(slot - *from).ok().and_then(|index| entries.get(index).copied().flatten()))
     }
 
-    /// Writes what was built. With `tidy`, whatever stands behind it is zeroed.
-    pub(super) fn finish(self, directory: &dyn Directory, tidy: bool) -> Result<QueueFindings, QueueError> {
+    /// Writes what was built. With `tidy`, whatever stands behind it is zeroed; with `doubt`, what
+    /// an earlier process zeroed is synced too.
+    pub(super) fn finish(
+        self,
+        directory: &dyn Directory,
+        tidy: bool,
+        doubt: bool,
+    ) -> Result<QueueFindings, QueueError> {
         let Self { queue, mut findings, log_min, orphans, built, .. } = self;
         {
             let mut state = queue.write();
@@ -255,6 +261,8 @@ impl Rebuilding {
             }
             if tidy || built {
                 state.slots.seal_last_block()?;
+            }
+            if doubt || built {
                 state.slots.doubt()?;
             }
         }

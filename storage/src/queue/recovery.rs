@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::believe::{Believed, Distrust, believe_noted, believe_old};
 use super::load::{self, Found};
 use super::rebuild::{QueueFindings, Rebuilding};
+use super::slots::{is_unsettled, settle};
 use super::{ConsumeQueue, QueueError, QueueOptions, QueueTable};
 use crate::disk::Directory;
 use crate::dispatch::{DispatchRules, LogItem, LogRecords, fact_of};
@@ -136,6 +137,7 @@ impl QueueTable {
         report.records = recovery.walk(log, report.walked_from)?;
         report.queues = recovery.finish()?;
         table.sync_all()?;
+        settle(&**table.directory())?;
         Ok((table, report))
     }
 }
@@ -196,8 +198,9 @@ impl Recovery<'_> {
     fn finish(self) -> Result<Vec<QueueFindings>, QueueError> {
         let mut all = Vec::new();
         let tidy = !self.range.clean || self.noted.is_none();
+        let unsettled = is_unsettled(&**self.table.directory())?;
         for rebuilding in self.queues.into_values() {
-            let findings = rebuilding.finish(&**self.table.directory(), tidy)?;
+            let findings = rebuilding.finish(&**self.table.directory(), tidy, unsettled)?;
             if !findings.is_clean() {
                 all.push(findings);
             }

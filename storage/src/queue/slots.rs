@@ -25,6 +25,8 @@ use crate::disk::{Directory, SegmentFile, parent, write_all_at};
 const BLOCK: usize = sums::BLOCK as usize;
 /// With a disk that takes nothing the tail grows to this many bytes; then entries are refused.
 const TAIL_MAX: usize = 16 * BLOCK;
+/// Slots that are read or padded at a time.
+const AT_ONCE: u64 = 4096;
 /// Sums that wait in memory, at most.
 const SUMS_MAX: usize = 1024;
 
@@ -283,7 +285,6 @@ impl Slots {
     }
 
     fn pad(&self, file: &dyn SegmentFile, slots: u64) -> io::Result<()> {
-        const AT_ONCE: u64 = 4096;
         let mut bytes = Vec::new();
         let padding = QueueEntry::padding(QueueOffset(0));
         (0..slots.min(AT_ONCE)).for_each(|_| self.layout.encode(&padding, 0, &mut bytes));
@@ -505,8 +506,7 @@ impl Slots {
         if !self.files.contains_key(&start) {
             return Ok(Vec::new());
         }
-        let range = (slots.start - start) * self.width()..(to - start) * self.width();
-        let bytes = read_range(&*self.opened(start)?, range).map_err(|error| self.io(start, error))?;
+        let bytes = self.raw(start, slots.start..to)?;
         let entries = bytes.chunks_exact(self.layout.width()).zip(slots.start..);
         Ok(entries.map(|(bytes, slot)| self.layout.decode(bytes, slot)).collect())
     }
@@ -537,7 +537,9 @@ impl Slots {
         let file = self.opened(start)?;
         let crc = crc_of(&*file, at..(at + sums::BLOCK).min(file.len()));
         let sum = sums::sum(crc.map_err(|error| self.io(start, error))?.finalize());
-        self.store_sums(start, at / sums::BLOCK, &[sum])
+        let sums = &self.files[&start].sums;
+        let known = sums.stored(&*self.directory, at / sums::BLOCK).map_err(|error| self.io(start, error))?;
+        if known == Some(sum) { Ok(()) } else { self.store_sums(start, at / sums::BLOCK, &[sum]) }
     }
 
     /// The first slot that starts in the block at byte `at` of the file `path`.
@@ -561,26 +563,47 @@ impl Slots {
         for start in starts {
             let from = start.max(self.written);
             let mut extent = from;
-            for slot in (from..start + self.per_file).step_by(BLOCK) {
-                let to = (start + self.per_file).min(slot + BLOCK as u64);
-                let range = (slot - start) * self.width()..(to - start) * self.width();
-                let bytes =
-                    read_range(&*self.opened(start)?, range).map_err(|error| self.io(start, error))?;
-                for (bytes, n) in bytes.chunks_exact(self.layout.width()).zip(slot..) {
+            let mut slot = from;
+            while let Some(data) = self.next_data(start, slot)? {
+                let to = (start + self.per_file).min(data + AT_ONCE);
+                let bytes = self.raw(start, data..to)?;
+                for (bytes, n) in bytes.chunks_exact(self.layout.width()).zip(data..) {
                     if bytes.iter().any(|byte| *byte != 0) {
                         extent = n + 1;
                         dropped += u64::from(self.layout.decode(bytes, n).is_some_and(|e| !e.is_padding()));
                     }
                 }
+                slot = to;
+            }
+            let is_kept = start < self.written || Some(start) == self.first();
+            if !is_kept || extent > from {
+                unsettle(&*self.directory)?;
             }
             // The others are removed as a whole.
-            if start < self.written || Some(start) == self.first() {
+            if is_kept {
                 self.zero(start, from..extent)?;
                 self.clear_sums(start, ((from - start) * self.width()).div_ceil(sums::BLOCK))?;
             }
         }
         self.drop_files_from(self.written)?;
         Ok(dropped)
+    }
+
+    /// The first slot from `slot` on, in the file that starts at `start`, that may hold anything but
+    /// zeros.
+    fn next_data(&self, start: u64, slot: u64) -> Result<Option<u64>, QueueError> {
+        if slot >= start + self.per_file {
+            return Ok(None);
+        }
+        let found = self.opened(start)?.next_data((slot - start) * self.width());
+        let found = found.map_err(|error| self.io(start, error))?;
+        Ok(found.map(|at| (start + at / self.width()).max(slot)))
+    }
+
+    /// The bytes of `slots` of the file that starts at `start`; nothing is checked.
+    fn raw(&self, start: u64, slots: Range<u64>) -> Result<Vec<u8>, QueueError> {
+        let range = (slots.start - start) * self.width()..(slots.end - start) * self.width();
+        read_range(&*self.opened(start)?, range).map_err(|error| self.io(start, error))
     }
 
     /// Forgets the sums of a file from `block` on.
@@ -641,7 +664,33 @@ fn crc_of(file: &dyn SegmentFile, range: Range<u64>) -> io::Result<crc32fast::Ha
     Ok(crc)
 }
 
-/// The result of syncing the folder `path`, which may have been removed meanwhile.
+/// Exists while entries are being zeroed and files removed. When a process is killed then, the next
+/// one sees what the cache of the system has, and must not take it for durable.
+const UNSETTLED: &str = "staticfire/queues-unsettled";
+
+/// To be called before anything is zeroed or removed that was written.
+pub(super) fn unsettle(directory: &dyn Directory) -> Result<(), QueueError> {
+    let made = directory.make_directory(parent(UNSETTLED)).and_then(|()| directory.create(UNSETTLED, 0));
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(QueueError::io(UNSETTLED, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Everything zeroed or removed is durable.
+pub(super) fn settle(directory: &dyn Directory) -> Result<(), QueueError> {
+    ignore_missing(UNSETTLED, directory.remove(UNSETTLED))
+}
+
+/// Whether a process was killed while it zeroed or removed something.
+pub(super) fn is_unsettled(directory: &dyn Directory) -> Result<bool, QueueError> {
+    match directory.open(UNSETTLED) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        opened => opened.map(|_| true).map_err(|error| QueueError::io(UNSETTLED, error)),
+    }
+}
+
+/// The result of syncing or removing `path`, which may be gone already.
 pub(super) fn ignore_missing(path: &str, synced: io::Result<()>) -> Result<(), QueueError> {
     match synced {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(QueueError::io(path, error)),

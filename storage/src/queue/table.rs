@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::slots::{Slots, Unsynced, ignore_missing};
+use super::slots::{Slots, Unsynced, ignore_missing, settle, unsettle};
 use super::{ConsumeQueue, Layout, QueueError};
 use crate::disk::{Directory, OnSynced};
 use crate::{PhysicalOffset, QueueId, TopicName};
@@ -156,7 +156,9 @@ impl QueueTable {
     /// # Errors
     /// The first error; the other queues are treated all the same.
     pub fn truncate(&self, cut: PhysicalOffset) -> Result<(), QueueError> {
-        first_error(self.all().iter().map(|queue| queue.truncate(cut)))
+        unsettle(&*self.directory)?;
+        first_error(self.all().iter().map(|queue| queue.truncate(cut)))?;
+        if self.unsyncable.get().is_none() { settle(&*self.directory) } else { Ok(()) }
     }
 
     /// Starts making durable what [`QueueTable::write_pending`] wrote; `done` is called once, when

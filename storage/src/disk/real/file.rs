@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::lock::{FileId, file_id};
@@ -290,6 +290,16 @@ impl SegmentFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        // Every other access names its position, so moving the descriptor's is in nobody's way.
+        match rustix::fs::seek(&*self.fd, SeekFrom::Data(at)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL) => Ok(Some(at).filter(|at| *at < self.len())),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn allocate(&self, range: Range<u64>) -> io::Result<()> {
