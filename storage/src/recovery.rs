@@ -174,7 +174,9 @@ fn load(
     let io = |error| OpenError::io(FOLDER, error);
     let mut segments = Vec::new();
     for entry in directory.list(FOLDER).map_err(io)? {
-        let number = entry.name.parse::<u64>().ok().filter(|_| entry.name.len() == 20);
+        let is_name = entry.name.len() == 20 && entry.name.bytes().all(|byte| byte.is_ascii_digit());
+        // No log gets so long; and no position in such a file would fit the record's signed field.
+        let number = entry.name.parse::<u64>().ok().filter(|start| is_name && *start <= 1 << 62);
         let (Some(start), EntryKind::File) = (number, entry.kind) else { continue };
         if start % segment_bytes != 0 || entry.len > segment_bytes {
             return Err(OpenError::SegmentLength {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use staticfire_storage::disk::SimulatedDisk;
 use staticfire_storage::verify::{Problem, Severity, VerifyError};
 use staticfire_storage::{Clock, Message, QueueId, Store, StoreOptions, TopicName, VerifyReport, verify};
@@ -17,12 +18,16 @@ impl Clock for Noon {
     }
 }
 
+fn options(disk: &SimulatedDisk) -> StoreOptions {
+    let mut options = StoreOptions::on(disk.directory(), Arc::new(Noon));
+    (options.segment_bytes, options.queue_file_entries) = (2048, 16);
+    options
+}
+
 /// Three segments, two queues of a topic, one delayed message.
 fn written(close: bool) -> SimulatedDisk {
     let disk = SimulatedDisk::new(1);
-    let mut options = StoreOptions::on(disk.directory(), Arc::new(Noon));
-    (options.segment_bytes, options.queue_file_entries) = (2048, 16);
-    let store = Store::open(options).unwrap();
+    let store = Store::open(options(&disk)).unwrap();
     for n in 0..30u32 {
         let topic = TopicName::new(if n == 7 { "SCHEDULE_TOPIC_XXXX" } else { "orders" }).unwrap();
         let message = Message::new(topic, QueueId(n % 2), format!("body {n}"))
@@ -103,6 +108,95 @@ fn every_cut_of_the_log_is_found() {
         cut.edit(&path, |bytes| bytes[kept..].fill(0)).unwrap();
         let report = report(&cut);
         assert!(!report.is_sound(), "cut at {kept}: {report}");
+    }
+}
+
+/// Something that can happen to a file.
+#[derive(Clone, Debug)]
+enum Harm {
+    Bytes {
+        at: usize,
+        bytes: Vec<u8>,
+    },
+    Zeros {
+        at: usize,
+        len: usize,
+    },
+    Len(usize),
+    /// The content of another file.
+    Swap(usize),
+    Name(String),
+}
+
+fn any_harm() -> impl Strategy<Value = Harm> {
+    let number = prop_oneof![
+        any::<u64>(),
+        Just(0),
+        Just(u64::MAX),
+        Just(1 << 63),
+        Just((1 << 63) - 1),
+        Just((1 << 32) - 1),
+        0u64..8192
+    ];
+    prop_oneof![
+        (0usize..4096, number.clone())
+            .prop_map(|(at, n)| Harm::Bytes { at, bytes: n.to_be_bytes().to_vec() }),
+        (0usize..4096, number.clone())
+            .prop_map(|(at, n)| Harm::Bytes { at, bytes: (n as u32).to_be_bytes().to_vec() }),
+        (0usize..4096, any::<u8>()).prop_map(|(at, byte)| Harm::Bytes { at, bytes: vec![byte] }),
+        (0usize..4096, 0usize..2048).prop_map(|(at, len)| Harm::Zeros { at, len }),
+        (0usize..9000).prop_map(Harm::Len),
+        any::<usize>().prop_map(Harm::Swap),
+        number.prop_map(|n| Harm::Name(format!("{n:020}"))),
+    ]
+}
+
+fn harm(disk: &SimulatedDisk, file: usize, harm: &Harm) {
+    let files: Vec<String> = disk.paths().into_iter().filter(|path| disk.contents(path).is_ok()).collect();
+    let path = &files[file % files.len()];
+    let edit = |change: &dyn Fn(&mut Vec<u8>)| disk.edit(path, |bytes| change(bytes)).unwrap();
+    match harm {
+        Harm::Bytes { at, bytes: new } => edit(&|bytes| {
+            bytes.iter_mut().skip(*at).zip(new).for_each(|(byte, new)| *byte = *new);
+        }),
+        Harm::Zeros { at, len } => {
+            edit(&|bytes| bytes.iter_mut().skip(*at).take(*len).for_each(|byte| *byte = 0))
+        }
+        Harm::Len(len) => edit(&|bytes| bytes.resize(*len, 0)),
+        Harm::Swap(other) => {
+            let other = disk.contents(&files[other % files.len()]).unwrap();
+            edit(&|bytes| bytes.clone_from(&other));
+        }
+        Harm::Name(name) => {
+            let folder = path.rsplit_once('/').map_or("commitlog", |(folder, _)| folder);
+            disk.put(&format!("{folder}/{name}"), &disk.contents(path).unwrap()).unwrap();
+        }
+    }
+}
+
+fn cases(normal: u32) -> ProptestConfig {
+    let factor = std::env::var("STATICFIRE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(normal * factor) }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    /// proves: B62, B63, B65, B66, B67: whatever the files hold, verifying ends with a report, and
+    /// opening with a store or an error
+    #[test]
+    fn no_content_makes_verify_or_open_panic(
+        close in any::<bool>(),
+        harms in prop::collection::vec((any::<usize>(), any_harm()), 1..4),
+    ) {
+        let disk = written(close);
+        let disk = if close { disk } else { disk.kill() };
+        harms.iter().for_each(|(file, change)| harm(&disk, *file, change));
+        let before = verify(&*disk.directory()).map(|report| report.to_string());
+        let Ok(store) = Store::open(options(&disk)) else { return Ok(()) };
+        drop(store.close());
+        let after = verify(&*disk.directory());
+        prop_assert!(after.is_ok(), "{:?}, before {:?}", after, before);
     }
 }
 

@@ -74,6 +74,11 @@ impl Record {
 
     /// Everything that [`Record::parse`] checks and [`Record::unverified`] does not.
     pub(crate) fn check(&self, at: PhysicalOffset, crc: RecordCrc) -> Result<(), RecordError> {
+        // First, because it costs nothing: whoever looks for the next record behind damage tries
+        // many places.
+        if self.physical() != at {
+            return Err(RecordError::Position { found: self.physical(), expected: at });
+        }
         let (found, expected) = (self.body_crc(), crc31(&self.bytes[self.shape.body()]));
         if found != expected {
             return Err(RecordError::BodyCrc { found, expected });
@@ -93,10 +98,7 @@ impl Record {
             }
             None => {}
         }
-        match self.physical() {
-            found if found == at => Ok(()),
-            found => Err(RecordError::Position { found, expected: at }),
-        }
+        Ok(())
     }
 
     /// The record as stored: a slice of the log.

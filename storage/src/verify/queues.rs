@@ -283,15 +283,13 @@ impl Queue<'_> {
         self.expected = to;
         let width = self.folder.layout.width() as u64;
         let slot = if self.folder.layout == Layout::Single { from } else { slot };
-        let file_start = (slot * width) / self.file_len.max(width) * self.file_len;
+        // The number comes from a record, where any number can stand.
+        let byte = slot.saturating_mul(width);
+        let file_start = byte / self.file_len.max(width) * self.file_len;
         let path = format!("{}/{file_start:020}", self.folder.path);
-        let missing = |from: u64, to: u64| Problem::EntriesMissing {
-            topic: self.folder.topic.clone(),
-            queue: self.folder.id,
-            from: QueueOffset(from),
-            count: to - from,
-        };
         let severity = self.notes.severity(from >= numbers.settled);
-        self.findings.add(severity, &path, slot * width - file_start, missing(from, to));
+        let (topic, queue, count) = (self.folder.topic.clone(), self.folder.id, to - from);
+        let problem = Problem::EntriesMissing { topic, queue, from: QueueOffset(from), count };
+        self.findings.add(severity, &path, byte - file_start, problem);
     }
 }
