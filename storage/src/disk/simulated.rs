@@ -1,31 +1,4 @@
-//! A disk in memory that does to its user what real disks do, decided by a seed.
-//!
-//! It keeps what the medium holds apart from what the cache shows. [`SimulatedDisk::crash`] cuts the
-//! power: of every sector not synced one of its versions remains, or a torn mixture; of every name
-//! not synced the old or the new; of every length likewise. [`SimulatedDisk::kill`] ends the process
-//! and keeps the cache. Started syncs complete when the owner says so, in any order, late, with an
-//! error, or never.
-//!
-//! Every change is a step: run a workload once to count its steps, then once more for each step with
-//! [`SimulatedDisk::crash_at_step`], and look at each of the [`SimulatedDisk::crash_images`].
-//!
-//! ```
-//! use staticfire_storage::disk::{SimulatedDisk, write_all_at};
-//!
-//! let disk = SimulatedDisk::new(42);
-//! let directory = disk.directory();
-//! let file = directory.create("log", 1 << 30)?;   // sparse: costs what is written
-//! write_all_at(&*file, 0, b"kept")?;
-//! file.sync()?;
-//! directory.sync("")?;
-//! write_all_at(&*file, 4096, b"perhaps")?;
-//!
-//! for image in disk.crash_images(100) {
-//!     let file = image.directory().open("log")?;
-//!     assert_eq!(&file.read(0..4)?[..], b"kept");
-//! }
-//! # Ok::<(), std::io::Error>(())
-//! ```
+//! The simulated disk: see [`SimulatedDisk`].
 
 mod access;
 mod blocks;
@@ -52,7 +25,36 @@ pub use syncs::{PendingSync, SyncTicket};
 use super::Directory;
 use state::State;
 
-/// A simulated disk; cloning shares it. See the [module](self) for what it does.
+/// A disk in memory that does to its user what real disks do, decided by a seed.
+///
+/// It keeps what the medium holds apart from what the cache shows. [`SimulatedDisk::crash`] cuts the
+/// power: of every sector not synced one of its versions remains, or a torn mixture; of every name
+/// not synced the old or the new; of every length likewise. [`SimulatedDisk::kill`] ends the process
+/// and keeps the cache. Started syncs complete when the owner says so, in any order, late, with an
+/// error, or never.
+///
+/// Every change is a step: run a workload once to count its steps, then once more for each step with
+/// [`SimulatedDisk::crash_at_step`], and look at each of the [`SimulatedDisk::crash_images`].
+///
+/// ```
+/// use staticfire_storage::disk::{SimulatedDisk, write_all_at};
+///
+/// let disk = SimulatedDisk::new(42);
+/// let directory = disk.directory();
+/// let file = directory.create("log", 1 << 30)?;   // sparse: costs what is written
+/// write_all_at(&*file, 0, b"kept")?;
+/// file.sync()?;
+/// directory.sync("")?;
+/// write_all_at(&*file, 4096, b"perhaps")?;
+///
+/// for image in disk.crash_images(100) {
+///     let file = image.directory().open("log")?;
+///     assert_eq!(&file.read(0..4)?[..], b"kept");
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Cloning shares the disk.
 #[derive(Clone)]
 pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,

@@ -104,6 +104,28 @@ fn readers_follow_a_writer() {
     });
 }
 
+/// Hundreds of queue files are synced at a checkpoint; producers wait for the log alone.
+#[test]
+fn a_flush_of_the_log_does_not_wait_for_other_folders() {
+    let (_root, directory) = root();
+    let file = |path| {
+        directory.make_directory(parent(path)).unwrap();
+        directory.create(path, 4).unwrap()
+    };
+    let (log, queue) = (file("commitlog/0"), file("consumequeue/0"));
+    let (release, released) = crossbeam::channel::bounded::<()>(0);
+    let (done, completed) = crossbeam::channel::unbounded();
+    let queue_done = done.clone();
+    queue.start_sync(Box::new(move |_| {
+        drop(released.recv());
+        drop(queue_done.send("queue"));
+    }));
+    log.start_sync(Box::new(move |_| drop(done.send("log"))));
+    assert_eq!(completed.recv().unwrap(), "log");
+    drop(release);
+    assert_eq!(completed.recv().unwrap(), "queue");
+}
+
 #[test]
 fn a_read_only_directory_changes_nothing() {
     let (root, directory) = root();

@@ -298,6 +298,10 @@ impl SimulatedFile {
                 (state.shorten(fitting), false, None)
             }
             Verdict::Struck(FaultEffect::Ignored) => (fitting, true, None),
+            Verdict::Struck(FaultEffect::Misdirected) => {
+                self.apply(state, self.beside(at, len), parts, len, false);
+                return Ok(len);
+            }
             Verdict::Struck(FaultEffect::StorageFull) => (0, false, Some(io::ErrorKind::StorageFull.into())),
             Verdict::Struck(FaultEffect::Io) => (state.part_of(fitting), false, Some(io_error())),
             Verdict::Dies => (state.part_of(fitting), false, Some(MachineGone.into())),
@@ -309,6 +313,12 @@ impl SimulatedFile {
             None if taken == 0 && len > 0 => Err(io::ErrorKind::Interrupted.into()),
             None => Ok(taken),
         }
+    }
+
+    /// Where a misdirected write goes.
+    fn beside(&self, at: u64, len: usize) -> u64 {
+        let behind = at + SECTOR as u64;
+        if behind + len as u64 <= self.len { behind } else { at.saturating_sub(SECTOR as u64) }
     }
 
     fn apply(&self, state: &mut State, mut at: u64, parts: &[io::IoSlice<'_>], mut left: usize, lost: bool) {

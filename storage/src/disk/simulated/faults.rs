@@ -72,6 +72,9 @@ pub enum FaultEffect {
     /// A sync reports success and makes nothing durable; a write shows up when read, and no sync
     /// makes it durable.
     Ignored,
+    /// A write goes to the sector behind the right one (before it, at the end of the file) and
+    /// reports success.
+    Misdirected,
     /// A started sync never completes.
     Never,
     /// A started sync takes this many microseconds more.

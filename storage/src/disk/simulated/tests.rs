@@ -268,7 +268,7 @@ fn rules_strike_the_operation_they_name() {
     assert!(disk.crash_images(100).any(|image| image.paths() == ["deaf/keep"]));
 }
 
-/// proves: F14, F16
+/// proves: F14, F15, F16
 #[test]
 fn the_medium_can_be_damaged() {
     let disk = calm(12);
@@ -285,6 +285,12 @@ fn the_medium_can_be_damaged() {
     assert_eq!(file.read(0..512).unwrap()[..], [1; 512]);
     file.sync().unwrap();
     assert_eq!(lost.crash().contents("log").unwrap(), [0; 512]);
+
+    let astray =
+        calm(14).with_faults(DiskFaults::calm().on_nth(DiskOperation::Write, 1, FaultEffect::Misdirected));
+    let file = durable_file(&astray, "log", 1024, 0);
+    assert_eq!(file.write_at(0, &[1; 512]).unwrap(), 512);
+    assert_eq!(astray.contents("log").unwrap(), [[0; 512], [1; 512]].concat());
 }
 
 /// A few operations on two files in two directories.
