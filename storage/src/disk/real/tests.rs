@@ -117,10 +117,10 @@ fn a_flush_of_the_log_does_not_wait_for_other_folders() {
     let (done, completed) = crossbeam::channel::unbounded();
     let queue_done = done.clone();
     queue.start_sync(Box::new(move |_| {
-        drop(released.recv());
-        drop(queue_done.send("queue"));
+        released.recv().unwrap_err();
+        queue_done.send("queue").unwrap();
     }));
-    log.start_sync(Box::new(move |_| drop(done.send("log"))));
+    log.start_sync(Box::new(move |_| done.send("log").unwrap()));
     assert_eq!(completed.recv().unwrap(), "log");
     drop(release);
     assert_eq!(completed.recv().unwrap(), "queue");
