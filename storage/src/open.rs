@@ -131,7 +131,7 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner, OpenError> {
     let recovered = recovery::recover(&directory, &known, &mut report.log)?;
     // Before anything is accepted: a crash from here on is not a clean exit.
     checkpoint::mark_open(&*directory).map_err(|error| OpenError::io(checkpoint::ABORT, error))?;
-    let file = remember(&*directory, remembered, &recovered)?;
+    let file = remember(&*directory, remembered, &recovered, known.aborted)?;
     let checkpoint = CheckpointFile::open(&*directory).map_err(|e| OpenError::io(checkpoint::PATH, e))?;
     assemble(options, directory, clock, (recovered, known, file, checkpoint), (report, lock))
 }
@@ -174,14 +174,15 @@ fn remember(
     directory: &dyn Directory,
     remembered: Option<StateFile>,
     recovered: &Recovered,
+    aborted: bool,
 ) -> Result<StateFile, OpenError> {
     let io = |error| OpenError::io(state::PATH, error);
     // A directory that RocketMQ wrote holds records without checksums up to its end.
     let fresh = State { epoch: Epoch(1), sealed_from: recovered.end, ..State::default() };
     let old = remembered.as_ref().map_or(fresh, StateFile::state);
-    let sealed_from = match old.clean_end {
-        // Somebody else appended since we closed it.
-        Some(end) if end < recovered.end => recovered.end,
+    let sealed_from = match old.sealed_to(aborted) {
+        // Somebody else appended since.
+        end if end < recovered.end => recovered.end,
         _ => old.sealed_from.min(recovered.end),
     };
     let state = State {

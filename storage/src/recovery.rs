@@ -329,12 +329,8 @@ impl<'a> Scan<'a> {
         Ok(found)
     }
 
-    /// Which check a record at `at` must pass: every record we wrote carries its own CRC.
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
-        match self.known.state {
-            Some(state) if at >= state.sealed_from => RecordCrc::Required,
-            _ => RecordCrc::IfPresent,
-        }
+        self.known.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, self.known.aborted))
     }
 
     fn whole_end(&self, segment: &Segment) -> PhysicalOffset {

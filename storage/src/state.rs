@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::{Directory, SegmentFile, write_all_at};
-use crate::{Epoch, PhysicalOffset};
+use crate::{Epoch, PhysicalOffset, RecordCrc};
 
 /// The folder of everything that RocketMQ does not know.
 pub(crate) const FOLDER: &str = "staticfire";
@@ -52,6 +52,25 @@ pub(crate) struct State {
     pub(crate) clean_end: Option<PhysicalOffset>,
     /// A cut that was decided and perhaps not finished.
     pub(crate) cut: Option<Cut>,
+}
+
+impl State {
+    /// Where the records end that all carry their own checksum. What stands behind was appended by
+    /// RocketMQ, after we had closed the store or, when it ended without `abort` file although we
+    /// had not, after RocketMQ recovered it.
+    pub(crate) fn sealed_to(&self, aborted: bool) -> PhysicalOffset {
+        match self.clean_end {
+            Some(end) => end,
+            None if aborted => PhysicalOffset(u64::MAX),
+            None => self.durable,
+        }
+    }
+
+    /// Which check a record at `at` must pass in a directory that is not open.
+    pub(crate) fn crc_at(&self, at: PhysicalOffset, aborted: bool) -> RecordCrc {
+        let ours = self.sealed_from <= at && at < self.sealed_to(aborted);
+        if ours { RecordCrc::Required } else { RecordCrc::IfPresent }
+    }
 }
 
 /// The log shall end at `end`; what stood above goes to the orphans of `epoch`.

@@ -197,17 +197,8 @@ impl Notes {
         Ok(Self { closed: !aborted, state, checkpoint })
     }
 
-    /// Which check a record at `at` must pass: every record we wrote carries its own CRC. What
-    /// stands behind the end that we remember was appended by RocketMQ.
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
-        let Some(state) = self.state else { return RecordCrc::IfPresent };
-        let ours = match state.clean_end {
-            Some(end) => at < end,
-            // Closed, but not by us.
-            None if self.closed => at < state.durable,
-            None => true,
-        };
-        if ours && at >= state.sealed_from { RecordCrc::Required } else { RecordCrc::IfPresent }
+        self.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, !self.closed))
     }
 
     /// Damage, or what a crash may leave: `after_crash` tells whether it can be that.
