@@ -39,7 +39,8 @@ pub trait Service: Send + Sync {
     /// Every request that arrived in one turn of the connection, oldest first: whatever one read
     /// delivered. The vector is drained by the callee and reused by the caller. Frames sent
     /// during the call leave in one vectored write when it returns; an answer may also be sent
-    /// later, from any thread.
+    /// later, from any thread. Nothing more is read from a peer that leaves too many of its
+    /// requests unanswered or its answers unread, see [`Limits`](crate::Limits).
     fn turn(&self, connection: &Connection, requests: &mut Vec<Command>);
 
     /// The connection is gone; called once, after the last `turn`. Calls in flight on it have
@@ -248,7 +249,8 @@ pub enum CloseReason {
     Idle,
     /// The peer broke the framing or the header format.
     Protocol(crate::FrameError),
-    /// The peer did not read its answers.
+    /// The peer did not read: the limit on unsent bytes was reached, or nothing of them left for
+    /// 120 s.
     Backlog,
     /// The service panicked while it handled a turn of this connection.
     Panicked,

@@ -2,6 +2,28 @@
 //!
 //! Every connection is one task, pinned to one of `threads` single-threaded runtimes; with one
 //! thread, the default, everything a service does in a turn happens on `staticfire-net`.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use staticfire_transport::tcp::{Tcp, TcpOptions};
+//! use staticfire_transport::{Command, Connection, Service, Transport};
+//!
+//! struct Echo;
+//! impl Service for Echo {
+//!     fn turn(&self, connection: &Connection, requests: &mut Vec<Command>) {
+//!         for request in requests.drain(..) {
+//!             let _ = connection.send(request.answer(0).with_body(request.body.clone()));
+//!         }
+//!     }
+//! }
+//!
+//! let tcp = Tcp::start(TcpOptions::default())?;
+//! let listener = tcp.listen("127.0.0.1:0".parse()?, Arc::new(Echo))?;
+//! let connection = tcp.block_on(tcp.connect(listener.address(), Arc::new(Echo)))?;
+//! let answer = tcp.block_on(connection.call(Command::request(1).with_body("hi"), Duration::from_secs(3)))?;
+//! assert_eq!(answer.body.to_bytes(), "hi");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![expect(
     clippy::disallowed_methods,

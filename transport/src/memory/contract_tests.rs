@@ -1,4 +1,4 @@
-//! The contract, on simulated hosts.
+//! The contract, on simulated hosts, for some seeds.
 
 use super::*;
 use crate::contract::{LONG, Place, Raw, World};
@@ -6,21 +6,21 @@ use crate::{Runtime, Transport};
 use bytes::BytesMut;
 use std::net::SocketAddr;
 
-struct Simulated {
+struct Simulated<const SEED: u64> {
     network: Network,
     server: Host,
     client: Host,
 }
 
-impl Simulated {
+impl<const SEED: u64> Simulated<SEED> {
     fn host(&self, place: Place) -> Arc<Host> {
         Arc::new(if place == Place::Server { &self.server } else { &self.client }.clone())
     }
 }
 
-impl World for Simulated {
+impl<const SEED: u64> World for Simulated<SEED> {
     fn start(limits: Limits) -> Self {
-        let network = Network::with_limits(42, limits);
+        let network = Network::with_limits(SEED, limits);
         network.tolerate_panics(true);
         let host = |last| network.host(IpAddr::from([10, 0, 0, last]));
         Self { server: host(1), client: host(2), network }
@@ -75,4 +75,12 @@ impl Raw for Bytes {
     }
 }
 
-crate::contract_tests!(Simulated);
+crate::contract_tests!(Simulated<42>);
+
+mod another_seed {
+    crate::contract_tests!(super::Simulated<7>);
+}
+
+mod a_third_seed {
+    crate::contract_tests!(super::Simulated<1_000_003>);
+}
