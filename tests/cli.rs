@@ -280,3 +280,14 @@ fn an_empty_standalone_needs_little_memory_of_its_own() {
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib <= 25 * 1024, "{kib} KiB");
 }
+
+/// proves: B72
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_takes_all_the_file_handles_it_may_have() {
+    let server = Server::start(&["name-server", "--listen", "127.0.0.1:0"]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the kernel tells");
+    let mut numbers = line.split_whitespace();
+    assert_eq!(numbers.next(), numbers.next(), "{line}");
+}

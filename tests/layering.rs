@@ -61,7 +61,7 @@ fn neither_storage_nor_replication_can_name_a_type_of_tokio() {
 #[test]
 fn unsafe_code_lives_in_at_most_two_files_of_storage() {
     let mut rooms = BTreeSet::new();
-    for file in sources(&["src", "storage", "transport", "replication", "benches", "tests"]) {
+    for file in shipped() {
         let code = code(&file);
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         if words.any(|word| word == "unsafe") {
@@ -87,7 +87,7 @@ fn the_name_server_only_serves() {
 /// proves: S5
 #[test]
 fn no_shipped_crate_starts_a_process() {
-    for file in sources(&["src", "storage/src", "transport/src", "replication/src"]) {
+    for file in shipped() {
         assert!(!code(&file).contains("process::Command"), "{} starts processes", file.display());
     }
 }
@@ -102,9 +102,29 @@ fn a_file_is_a_noun_of_the_domain_and_not_long() {
         let stem = file.file_stem().and_then(|stem| stem.to_str()).expect("names are text");
         let banned = ["common", "core", "util", "utils", "helper", "helpers", "base", "manager"];
         assert!(!banned.contains(&stem), "{}: name it after what it holds", file.display());
+    }
+    for file in shipped() {
         let lines = text(&file).lines().count();
         assert!(lines <= 800, "{}: {lines} lines", file.display());
     }
+}
+
+/// Whoever follows a message through the documents finds the files they name.
+#[test]
+fn documents_name_files_that_exist() {
+    let mut named = 0;
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"] {
+        let text = text(&root().join(document));
+        let folders = ["src/", "storage/", "transport/", "replication/", "tests/", "benches/", ".ci/"];
+        for name in text.split('`').skip(1).step_by(2) {
+            let name = name.split(' ').next().unwrap_or(name);
+            if folders.iter().any(|folder| name.starts_with(folder)) {
+                assert!(root().join(name).exists(), "{document} names {name}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "the names were found: {named}");
 }
 
 /// Needs every package of the lock file on the machine: `cargo fetch --locked` first.
@@ -196,6 +216,17 @@ fn sources(folders: &[&str]) -> Vec<PathBuf> {
             }
         }
     }
+    files
+}
+
+/// The Rust files of the crates, without their tests.
+fn shipped() -> Vec<PathBuf> {
+    let mut files = sources(&["src", "storage/src", "transport/src", "replication/src"]);
+    let is_test = |file: &Path| {
+        file.iter()
+            .any(|part| part == "tests" || part.to_str().is_some_and(|part| part.ends_with("tests.rs")))
+    };
+    files.retain(|file| !is_test(file.strip_prefix(root()).unwrap_or(file)));
     files
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use staticfire::broker::{Broker, BrokerOptions};
 use staticfire::name_server::NameServer;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
@@ -85,6 +86,13 @@ fn dialed(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
+/// Connections and queue files are many: takes all the file handles that the system lets us have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused: it serves with what there is, and more connections are turned away.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Sockets, and the signals that end them.
 struct Host {
     tcp: Tcp,
@@ -93,6 +101,7 @@ struct Host {
 
 impl Host {
     fn start() -> Result<Self, Failure> {
+        raise_file_limit();
         let end = EndRequests::listen().map_err(Failure::not_started)?;
         let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
         Ok(Self { tcp, end })
