@@ -189,9 +189,14 @@ impl PartialEq for ExtFields {
 
 impl Eq for ExtFields {}
 
+/// Fields whose values a log must not show.
+const SECRET: [&str; 3] = ["AccessKey", "SecurityToken", "Signature"];
+
 impl fmt::Debug for ExtFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
+        let shown =
+            self.iter().map(|(name, value)| (name, if SECRET.contains(&name) { "***" } else { value }));
+        f.debug_map().entries(shown).finish()
     }
 }
 
@@ -223,6 +228,12 @@ mod tests {
         ext.abandon(begun);
         assert!(ext.remove("b") && !ext.remove("b"));
         assert_eq!((ext.get("a"), ext.get("b"), ext.len()), (Some("three"), None, 1));
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let ext: ExtFields = [("Signature", "s3cret"), ("topic", "orders")].into_iter().collect();
+        assert_eq!(format!("{ext:?}"), r#"{"Signature": "***", "topic": "orders"}"#);
     }
 
     proptest! {
