@@ -151,11 +151,11 @@ impl Walk<'_> {
 
     /// Checks one whole record and counts it.
     fn record(&mut self, start: u64, at: PhysicalOffset, record: &Record) {
-        let (file, from) = (segments::path(PhysicalOffset(start)), at.0 - start);
+        let (file, from) = (|| segments::path(PhysicalOffset(start)), at.0 - start);
         self.walked.records += 1;
         if let Err(error) = record.check(at, self.notes.crc(at)) {
             let resumes = Some(at.after(record.len().into()));
-            self.damage(&file, from, Problem::Record { error, resumes });
+            self.damage(&file(), from, Problem::Record { error, resumes });
             if matches!(error, RecordError::RecordCrc { .. }) {
                 // Whatever it says about its queue may be wrong.
                 return;
@@ -169,7 +169,7 @@ impl Walk<'_> {
         {
             let (topic, queue) = (record.topic().to_owned(), record.queue());
             let problem = Problem::Number { topic, queue, found: record.queue_offset(), expected };
-            self.findings.add(Severity::Damage, &file, from, problem);
+            self.findings.add(Severity::Damage, &file(), from, problem);
         }
     }
 
