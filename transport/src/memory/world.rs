@@ -99,8 +99,9 @@ impl World {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
-    fn sources(&self) -> Vec<Arc<dyn EventSource>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn sources_due(&self, now: Monotonic) -> Vec<Arc<dyn EventSource>> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().filter(|source| source.next_due().is_some_and(|at| at <= now)).cloned().collect()
     }
 
     /// When something will happen if nothing is ready now.
@@ -128,10 +129,8 @@ impl World {
         }
         let Some(due) = self.next_due().filter(|due| *due <= end) else { return false };
         self.advance(due);
-        for source in self.sources() {
-            if source.next_due().is_some_and(|at| at <= due) {
-                source.run_due(due);
-            }
+        for source in self.sources_due(due) {
+            source.run_due(due);
         }
         self.fire(due);
         true
