@@ -360,12 +360,11 @@ fn clear_tail(
     (epoch, segment_bytes): (crate::Epoch, u64),
 ) -> io::Result<()> {
     let orphaned = tail.and_then(|tail| tail.orphaned_to);
-    if let Some(holder) = segments.iter().find(|segment| segment.start <= end && end < segment.end()) {
-        if let Some(to) = orphaned {
-            let (from, to) = (end.0 - holder.start.0, to.0.min(holder.end().0) - holder.start.0);
-            if from < to {
-                keep_orphan(directory, holder, from..to, epoch)?;
-            }
+    let holder = segments.iter().find(|segment| segment.start <= end && end < segment.end());
+    if let (Some(holder), Some(to)) = (holder, orphaned) {
+        let (from, to) = (end.0 - holder.start.0, to.0.min(holder.end().0) - holder.start.0);
+        if from < to {
+            keep_orphan(directory, holder, from..to, epoch)?;
         }
     }
     let later = segments.iter().rposition(|segment| segment.start < end || segment.start.0 == 0);

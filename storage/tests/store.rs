@@ -1,5 +1,7 @@
 //! What a user of the store may rely on, on real files.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::mpsc;
 
 use staticfire_storage::{

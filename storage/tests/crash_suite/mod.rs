@@ -6,6 +6,9 @@
 //! process was killed (the cache survives) and the power was cut (any subset of what was not
 //! synced). After each recovery the invariants are checked, the store is used on, and crashed again.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, reason = "every test crate uses its part")]
+
 pub mod model;
 pub mod workload;
 
