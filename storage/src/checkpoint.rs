@@ -87,9 +87,8 @@ impl CheckpointFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let file = directory.create(PATH, LEN)?;
-        directory.sync("")?;
-        Ok(Self(file))
+        // Its name becomes durable with the next sync of the root; until then its loss costs nothing.
+        Ok(Self(directory.create(PATH, LEN)?))
     }
 
     /// Remembers `checkpoint`, durably. All fields lie in one sector.

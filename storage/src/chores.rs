@@ -78,10 +78,9 @@ impl Inner {
             clean_end: None,
             ..old
         };
-        if new == old {
-            return Ok(());
+        if new != old {
+            file.write(new)?;
         }
-        file.write(new)?;
         let logics_ms = match queues_complete {
             Some(at) if at == marks.dispatched && at == marks.written => new.store_ms,
             _ => 0,

@@ -375,8 +375,8 @@ fn clear_tail(
             *last = crate::log::cut::lengthen(directory, last, segment_bytes)?;
         }
         if end < last.end() && !planted("Z11") {
+            // Durable with `persist`, before anything is appended.
             last.file.zero(end.0 - last.start.0..segment_bytes)?;
-            last.file.sync()?;
         }
     }
     Ok(())
@@ -396,10 +396,9 @@ fn persist(
         let to = end.0.min(segment.end().0) - segment.start.0;
         crate::log::cut::copy(&*segment.file, &*segment.file, from..to)?;
     }
-    for segment in segments.iter().filter(|segment| segment.start < end) {
+    for segment in segments.iter().filter(|segment| segment.end() > durable) {
         segment.file.sync()?;
     }
     // Names that only the cache of a killed process's system held.
-    directory.sync(FOLDER)?;
-    directory.sync(crate::state::FOLDER)
+    directory.sync(FOLDER)
 }

@@ -134,7 +134,6 @@ impl StateFile {
         let mut created = Self { file, sequence: 0, state };
         created.write(state)?;
         directory.sync(FOLDER)?;
-        directory.sync("")?;
         Ok(created)
     }
 

@@ -99,6 +99,7 @@ impl CommitLog {
         state.durable = state.durable.min(to);
         state.queues_complete = state.queues_complete.min(to);
         file.write(state)?;
+        self.remove_unused_segments()?;
         let kept = finish_cut(&*self.directory, &self.segments.all(), cut, self.options.segment_bytes)?;
         file.write(state::State { cut: None, ..state })?;
         for segment in self.segments.all().into_iter().filter(|segment| segment.end() > to) {
@@ -122,7 +123,7 @@ impl CommitLog {
 }
 
 /// Carries a decided cut out, from whatever point an earlier attempt reached: moves later segments
-/// to the orphans, newest first, and replaces the segment that holds the end by a fresh file with
+/// to the orphans and replaces the segment that holds the end by a fresh file with
 /// the kept prefix, so that slices handed out from the old one never change. Gives the fresh one.
 pub(crate) fn finish_cut(
     directory: &dyn Directory,
@@ -131,49 +132,55 @@ pub(crate) fn finish_cut(
     segment_bytes: u64,
 ) -> io::Result<Option<Segment>> {
     make_orphans(directory)?;
-    for segment in segments.iter().rev().filter(|segment| segment.start >= cut.end) {
-        directory.rename(&path(segment.start), &orphan(cut.epoch, segment.start))?;
+    // What is cut was perhaps never flushed; as an orphan it shall survive.
+    for segment in segments.iter().filter(|segment| segment.end() > cut.end) {
+        segment.file.sync()?;
     }
+    let later = segments.iter().filter(|segment| segment.start >= cut.end);
     let holds_end = |segment: &&Segment| segment.start < cut.end && cut.end < segment.end();
-    let replaced = match segments.iter().find(holds_end) {
-        Some(segment) => Some(replace(directory, segment, cut, segment_bytes)?),
+    let holder = segments.iter().find(holds_end);
+    let fresh = match holder {
+        Some(old) => Some(prefix(directory, old, cut.end.0 - old.start.0, segment_bytes)?),
         None => None,
     };
-    directory.sync(FOLDER)?;
+    // The orphans have durable names of their own before the log loses its names for them.
+    for segment in later.clone() {
+        link(directory, segment, &orphan(cut.epoch, segment.start))?;
+    }
+    if let Some(old) = holder {
+        link(directory, old, &orphan(cut.epoch, cut.end))?;
+    }
     directory.sync(ORPHANS)?;
-    directory.sync(state::FOLDER)?;
-    Ok(replaced)
+    for segment in later.rev() {
+        directory.remove(&path(segment.start))?;
+    }
+    if let Some(old) = holder {
+        directory.rename(REPLACEMENT, &path(old.start))?;
+    }
+    directory.sync(FOLDER)?;
+    Ok(holder.zip(fresh).map(|(old, file)| Segment { start: old.start, file }))
+}
+
+/// Gives the file of `segment` a name among the orphans, unless an earlier attempt did.
+fn link(directory: &dyn Directory, segment: &Segment, orphan: &str) -> io::Result<()> {
+    match directory.link(&path(segment.start), orphan) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
 }
 
 /// The folder's own name must be durable before an orphan is the only copy of anything.
 fn make_orphans(directory: &dyn Directory) -> io::Result<()> {
     directory.make_directory(ORPHANS)?;
-    directory.sync(state::FOLDER)?;
-    directory.sync("")
+    directory.sync(state::FOLDER)
 }
 
-fn replace(directory: &dyn Directory, old: &Segment, cut: Cut, segment_bytes: u64) -> io::Result<Segment> {
-    let fresh = prefix(directory, old, cut.end.0 - old.start.0, segment_bytes)?;
-    // What is cut was perhaps never flushed; as an orphan it shall survive.
-    old.file.sync()?;
-    let orphan = orphan(cut.epoch, cut.end);
-    match directory.link(&path(old.start), &orphan) {
-        // An earlier attempt got this far: the orphan is the old file, or the cut was already done
-        // and the segment is its own prefix.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        linked => linked?,
-    }
-    directory.sync(ORPHANS)?;
-    directory.rename(REPLACEMENT, &path(old.start))?;
-    Ok(Segment { start: old.start, file: fresh })
-}
-
-/// Gives a segment whose file is too short its whole length, with zeros behind what it holds.
+/// Gives a segment whose file is too short its whole length, with zeros behind what it holds. The
+/// new name is not durable yet.
 pub(crate) fn lengthen(directory: &dyn Directory, old: &Segment, segment_bytes: u64) -> io::Result<Segment> {
     directory.make_directory(state::FOLDER)?;
     let fresh = prefix(directory, old, old.file.len(), segment_bytes)?;
     directory.rename(REPLACEMENT, &path(old.start))?;
-    directory.sync(FOLDER)?;
     Ok(Segment { start: old.start, file: fresh })
 }
 
@@ -217,15 +224,12 @@ pub(crate) fn move_to_orphans(
         return Ok(());
     }
     make_orphans(directory)?;
-    for segment in segments.iter().rev() {
-        if holding.is_some_and(|end| segment.start < end) {
-            directory.rename(&path(segment.start), &orphan(epoch, segment.start))?;
-        } else {
-            directory.remove(&path(segment.start))?;
-        }
+    for segment in segments.iter().filter(|segment| holding.is_some_and(|end| segment.start < end)) {
+        link(directory, segment, &free_orphan(directory, epoch, segment.start)?)?;
     }
     directory.sync(ORPHANS)?;
-    directory.sync(FOLDER)
+    // The log's own folder is synced by whoever goes on with the log.
+    segments.iter().rev().try_for_each(|segment| directory.remove(&path(segment.start)))
 }
 
 fn remove_if_there(directory: &dyn Directory, path: &str) -> io::Result<()> {
@@ -239,7 +243,18 @@ fn orphan(epoch: Epoch, at: PhysicalOffset) -> String {
     format!("{ORPHANS}/{epoch:020}-{at:020}", epoch = epoch.0, at = at.0)
 }
 
-/// Keeps a copy of the bytes in `range` of `segment` as an orphan, for damage found at the tail.
+/// A name that no orphan has: several crashes may cut at the same place in one epoch.
+fn free_orphan(directory: &dyn Directory, epoch: Epoch, at: PhysicalOffset) -> io::Result<String> {
+    let taken = directory.list(ORPHANS)?;
+    let name = orphan(epoch, at);
+    let is_free = |name: &String| !taken.iter().any(|entry| name.ends_with(&format!("/{}", entry.name)));
+    let names = std::iter::once(name.clone()).chain((1_u64..).map(|n| format!("{name}-{n}")));
+    Ok(names.into_iter().find(is_free).expect("a directory has fewer than 2^64 entries"))
+}
+
+/// Keeps a copy of the bytes in `range` of `segment` as an orphan, for damage found at the tail. It
+/// gets its name once it is whole: a recovery that was crashed must not take its half-made copy, or
+/// a copy of what it had zeroed already, for the orphan.
 pub(crate) fn keep_orphan(
     directory: &dyn Directory,
     segment: &Segment,
@@ -247,16 +262,17 @@ pub(crate) fn keep_orphan(
     epoch: Epoch,
 ) -> io::Result<()> {
     make_orphans(directory)?;
-    let path = orphan(epoch, PhysicalOffset(segment.start.0 + range.start));
-    remove_if_there(directory, &path)?;
+    remove_if_there(directory, REPLACEMENT)?;
     let len = range.end - range.start;
-    let file: Arc<dyn SegmentFile> = directory.create(&path, len)?;
+    let copy: Arc<dyn SegmentFile> = directory.create(REPLACEMENT, len)?;
     let mut at = 0;
     while at < len {
         let next = (at + COPY_BYTES).min(len);
-        write_all_at(&*file, at, &segment.file.read(range.start + at..range.start + next)?)?;
+        write_all_at(&*copy, at, &segment.file.read(range.start + at..range.start + next)?)?;
         at = next;
     }
-    file.sync()?;
+    copy.sync()?;
+    let at = PhysicalOffset(segment.start.0 + range.start);
+    directory.rename(REPLACEMENT, &free_orphan(directory, epoch, at)?)?;
     directory.sync(ORPHANS)
 }

@@ -69,10 +69,8 @@ impl Segments {
     pub(crate) fn create(&self, start: PhysicalOffset) -> io::Result<()> {
         let path = path(start);
         let file = self.directory.create(&path, self.segment_bytes)?;
-        let ready = file
-            .allocate(0..self.segment_bytes)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.directory.sync(FOLDER));
+        // Length and blocks become durable with the first flush of what is written there.
+        let ready = file.allocate(0..self.segment_bytes).and_then(|()| self.directory.sync(FOLDER));
         if let Err(error) = ready {
             // Not used yet, so nothing is lost; a half-made file must not be found at the next open.
             drop(self.directory.remove(&path));

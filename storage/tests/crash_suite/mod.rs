@@ -68,13 +68,15 @@ impl Seen {
     }
 }
 
+pub const NOW_MS: i64 = 1_700_000_000_000;
+
 /// A clock that stands still: store times come from the order of the log alone.
 #[derive(Debug)]
 pub struct StoppedClock;
 
 impl Clock for StoppedClock {
     fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
+        NOW_MS
     }
 }
 
@@ -130,15 +132,37 @@ fn check_image(
     if !seen.is_new(image, model, loss) {
         return Ok(());
     }
+    model.check_marks(image)?;
     image.set_faults(effort.faults.clone());
     let before = image.snapshot();
     let store = open(image, workload)?;
     seen.sync_sites.extend(image.sync_sites().into_iter().map(|site| site.site));
     let found = model.check(&store, loss)?;
+    if loss == Loss::Kill {
+        close_unused(&before.snapshot(), &found, workload, seen)?;
+    }
     if seen.recoveries.is_multiple_of(effort.nested_one_in) {
         nested(&before, &found, loss, workload, effort, seen)?;
     }
     use_on(image, store, found, workload, effort, seen)
+}
+
+/// Opens what a killed process left and closes it again: that makes all of it durable.
+fn close_unused(
+    image: &SimulatedDisk,
+    found: &Model,
+    workload: &Workload,
+    seen: &mut Seen,
+) -> Result<(), Violation> {
+    let closed = open(image, workload)?.close();
+    closed.map_err(|error| Violation::new("I74", format!("a recovered store does not close: {error}")))?;
+    let found = Model { closed: true, ..found.clone() };
+    for image in image.crash_images(2) {
+        if seen.is_new(&image, &found, Loss::Power) {
+            found.check(&open(&image, workload)?, Loss::Power)?;
+        }
+    }
+    Ok(())
 }
 
 /// Crashes the recovery itself at every step: the next one must find the same.
@@ -180,6 +204,8 @@ fn use_on(
 ) -> Result<(), Violation> {
     workload::append_and_flush(image, &store, &mut found)?;
     found.check(&store, Loss::Nothing)?;
+    // Every other one is closed before the power goes.
+    found.closed = seen.recoveries.is_multiple_of(2) && store.clone().close().is_ok();
     drop(store);
     for image in image.crash_images(2) {
         if seen.is_new(&image, &found, Loss::Power) {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::sync::{Arc, Mutex};
 
+use staticfire_storage::disk::{DirectoryEntry, SimulatedDisk};
 use staticfire_storage::{
     Durability, Outcome, PhysicalOffset, Position, QueueId, QueueOffset, Receipt, Record, Store,
 };
@@ -72,9 +74,14 @@ pub struct Model {
     pub records: Vec<Appended>,
     /// The history without what a cut under way takes; the machine died meanwhile.
     pub cutting: Option<PhysicalOffset>,
+    /// The store is being closed or opened again: its marks are on their way.
+    pub turning: bool,
     /// The store was closed, and that was the last thing that happened.
     pub closed: bool,
-    pub cuts: Vec<PhysicalOffset>,
+    /// The cut got as far as giving the old files their orphan names.
+    pub replaced: bool,
+    /// Bytes that were cut off and must be found among the orphans.
+    pub orphaned: Vec<Vec<u8>>,
 }
 
 impl Model {
@@ -117,7 +124,6 @@ impl Model {
 
     pub fn cut(&mut self, to: PhysicalOffset) {
         self.records.retain(|record| record.end <= to);
-        self.cuts.push(to);
         self.cutting = None;
     }
 
@@ -132,14 +138,20 @@ impl Model {
         let min = store.marks().min;
         check_queues(store, records.iter().filter(|record| record.start >= min))?;
         self.check_closed(store)?;
-        Ok(Self { records, ..Self::default() })
+        self.check_orphans(store)?;
+        let orphaned = orphans(store).unwrap_or_default();
+        Ok(Self { records, orphaned, ..Self::default() })
     }
 
     /// The machine died while the log was cut at `to`: the cut is done or not, never in part.
     fn check_cutting(&self, to: PhysicalOffset, store: &Store, loss: Loss) -> Result<Model, Violation> {
-        let not = Self { cutting: None, ..self.clone() };
-        let mut done = not.clone();
+        let not = Self { cutting: None, orphaned: Vec::new(), ..self.clone() };
+        let mut done = self.clone();
         done.cut(to);
+        if loss == Loss::Power && !self.replaced {
+            // Not flushed yet, so the power cut may have taken what was to become an orphan.
+            done.orphaned.clear();
+        }
         if store.marks().written > to { not.check(store, loss) } else { done.check(store, loss) }
     }
 
@@ -182,6 +194,33 @@ impl Model {
         Ok(())
     }
 
+    /// RocketMQ goes by its own marks: `abort` while the store is open, and what `checkpoint` says
+    /// once it is closed.
+    pub fn check_marks(&self, image: &SimulatedDisk) -> Result<(), Violation> {
+        let aborted = image.contents("abort").is_ok();
+        let promised = self.records.iter().any(|record| record.flushed() == Some(Outcome::Reached));
+        if promised && !self.turning && aborted == self.closed {
+            let what = format!("closed: {}, but `abort` exists: {aborted}", self.closed);
+            return Err(Violation::new("I74", what));
+        }
+        let physic_ms = image.contents("checkpoint").ok().and_then(|bytes| bytes.first_chunk().copied());
+        if promised && self.closed && physic_ms.map(i64::from_be_bytes) != Some(super::NOW_MS) {
+            return Err(Violation::new("I74", "closed, but the checkpoint does not say so"));
+        }
+        Ok(())
+    }
+
+    /// proves: M34: what was cut off is kept.
+    fn check_orphans(&self, store: &Store) -> Result<(), Violation> {
+        let kept = orphans(store).unwrap_or_default();
+        let holds = |orphan: &Vec<u8>, lost: &Vec<u8>| orphan.windows(lost.len()).any(|at| at == lost);
+        let is_kept = |lost: &Vec<u8>| lost.is_empty() || kept.iter().any(|orphan| holds(orphan, lost));
+        match self.orphaned.iter().find(|lost| !is_kept(lost)) {
+            None => Ok(()),
+            Some(lost) => Err(Violation::new("M34", format!("{} bytes that were cut are gone", lost.len()))),
+        }
+    }
+
     /// proves: I17: recovery, crashed and done again, ends where one recovery ends.
     pub fn check_same(&self, store: &Store, loss: Loss, step: u64) -> Result<(), Violation> {
         let found = self.check(store, loss)?.records.len();
@@ -191,6 +230,18 @@ impl Model {
         let what = format!("recovery crashed at its step {step} finds {found} of {}", self.records.len());
         Err(Violation::new("I17", what))
     }
+}
+
+/// The contents of all orphans.
+fn orphans(store: &Store) -> io::Result<Vec<Vec<u8>>> {
+    const FOLDER: &str = "staticfire/orphans";
+    let directory = store.directory();
+    let read = |entry: DirectoryEntry| {
+        let file = directory.open(&format!("{FOLDER}/{}", entry.name))?;
+        let mut bytes = vec![0; entry.len as usize];
+        file.read_into(0, &mut bytes).map(|()| bytes)
+    };
+    directory.list(FOLDER)?.into_iter().map(read).collect()
 }
 
 /// proves: I13, I14, I15: the queues are a function of the log.

@@ -1,6 +1,6 @@
 //! What a workload does to the store.
 
-use staticfire_storage::disk::SimulatedDisk;
+use staticfire_storage::disk::{DiskOperation, OperationRecord, SimulatedDisk};
 use staticfire_storage::{Durability, Epoch, Message, Outcome, QueueId, Step, Store, TopicName};
 
 use super::model::{Model, Violation};
@@ -115,8 +115,9 @@ impl Running<'_> {
             Op::Close => self.close(store, model),
             Op::CloseAndOpen => {
                 self.close(store, model);
-                model.closed = false;
+                (model.closed, model.turning) = (false, true);
                 self.store = Store::open(options(self.disk, self.workload)).ok();
+                model.turning = self.store.is_none();
             }
         }
     }
@@ -140,7 +141,13 @@ impl Running<'_> {
         let Some(_) = store.final_end() else { return };
         let to = store.marks().confirmed;
         model.cutting = Some(to);
-        if store.truncate(to).is_err() {
+        let cut = model.records.iter().filter(|record| record.end > to);
+        let bytes = cut.filter_map(|record| store.record(record.start).ok());
+        model.orphaned.extend(bytes.map(|record| record.bytes().to_vec()));
+        let cut = store.truncate(to);
+        let linked = |it: &OperationRecord| it.operation == DiskOperation::Link;
+        model.replaced = self.disk.operations().iter().any(linked);
+        if cut.is_err() {
             return;
         }
         model.cut(to);
@@ -177,9 +184,10 @@ impl Running<'_> {
     fn close(&mut self, store: Store, model: &mut Model) {
         self.disk.complete_all();
         drop(store.step(Step::Write));
-        let closed = store.close().is_ok();
+        model.turning = true;
+        model.closed = store.close().is_ok();
+        model.turning = !model.closed;
         self.store = None;
-        model.closed = closed;
     }
 }
 
