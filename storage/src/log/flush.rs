@@ -85,8 +85,10 @@ impl CommitLog {
                 unreachable!("the flushed mark stands in a segment that exists: {marks:?}");
             };
             let end = marks.written.min(segment.end());
-            let result = segment.file.sync();
-            self.flush_completed((generation, end), super::segments::path(segment.start), result);
+            match segment.file.sync() {
+                Ok(()) => drop(self.marks.advance_flushed(generation, end)),
+                Err(error) => self.fail(Failure::flush(super::segments::path(segment.start), error)),
+            }
         }
     }
 
