@@ -31,6 +31,8 @@ pub struct Effort {
     pub images: usize,
     /// Recoveries that are crashed themselves: one in so many.
     pub nested_one_in: u64,
+    /// Messages appended to what was recovered, before it crashes again.
+    pub appends: u64,
     /// What the disk does besides losing power.
     pub faults: DiskFaults,
     pub seed: u64,
@@ -38,7 +40,7 @@ pub struct Effort {
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { images: 6, nested_one_in: 16, faults: DiskFaults::calm(), seed: 1 }
+        Self { images: 6, nested_one_in: 16, appends: 2, faults: DiskFaults::calm(), seed: 1 }
     }
 }
 
@@ -202,8 +204,14 @@ fn use_on(
     effort: &Effort,
     seen: &mut Seen,
 ) -> Result<(), Violation> {
-    workload::append_and_flush(image, &store, &mut found)?;
-    found.check(&store, Loss::Nothing)?;
+    for number in 0..effort.appends {
+        workload::append_and_flush(image, &store, number, &mut found)?;
+        found.check(&store, Loss::Nothing)?;
+        let image = image.snapshot();
+        if number + 1 < effort.appends && seen.is_new(&image, &found, Loss::Kill) {
+            found.check(&open(&image, workload)?, Loss::Kill)?;
+        }
+    }
     // Every other one is closed before the power goes.
     found.closed = seen.recoveries.is_multiple_of(2) && store.clone().close().is_ok();
     drop(store);

@@ -80,6 +80,8 @@ pub struct Model {
     pub closed: bool,
     /// The cut got as far as giving the old files their orphan names.
     pub replaced: bool,
+    /// Records that were cut off: nobody may ever be told that they are safe.
+    pub cut_off: Vec<Appended>,
     /// Bytes that were cut off and must be found among the orphans.
     pub orphaned: Vec<Vec<u8>>,
 }
@@ -123,7 +125,9 @@ impl Model {
     }
 
     pub fn cut(&mut self, to: PhysicalOffset) {
-        self.records.retain(|record| record.end <= to);
+        let (kept, cut) = self.records.drain(..).partition(|record| record.end <= to);
+        self.records = kept;
+        self.cut_off.extend::<Vec<_>>(cut);
         self.cutting = None;
     }
 
@@ -171,8 +175,11 @@ impl Model {
         Ok(next)
     }
 
-    /// proves: I1, I2: what was acknowledged is there.
+    /// proves: I1, I2, I31: what was acknowledged is there.
     fn check_promises(&self, found: usize, loss: Loss) -> Result<(), Violation> {
+        if let Some(cut) = self.cut_off.iter().find(|record| record.flushed() == Some(Outcome::Reached)) {
+            return Err(Violation::new("I31", format!("{cut:?} was cut off and then acknowledged")));
+        }
         for lost in &self.records[found..] {
             let reached = |slot: &Mutex<Option<Outcome>>| *slot.lock().unwrap() == Some(Outcome::Reached);
             if reached(&lost.flushed) {

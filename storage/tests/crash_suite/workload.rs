@@ -191,16 +191,19 @@ impl Running<'_> {
     }
 }
 
-/// Uses a recovered store: one more message in each queue, flushed.
-pub fn append_and_flush(disk: &SimulatedDisk, store: &Store, model: &mut Model) -> Result<(), Violation> {
-    for queue in [QueueId(0), QueueId(1)] {
-        // As long as the records of the workload, so that a stale one behind it would line up.
-        let body = body(900 + u64::from(queue.0), 40);
-        let receipt = store
-            .append(&message(queue, body.clone()))
-            .map_err(|error| Violation::new("I17", format!("a recovered store takes nothing: {error}")))?;
-        model.add(store, &receipt, queue, body);
-    }
+/// Uses a recovered store: one more message, flushed. It is as long as those of the workload, so that
+/// a stale record behind it would line up.
+pub fn append_and_flush(
+    disk: &SimulatedDisk,
+    store: &Store,
+    number: u64,
+    model: &mut Model,
+) -> Result<(), Violation> {
+    let (queue, body) = (QueueId((number % 2) as u32), body(900 + number, 40));
+    let receipt = store
+        .append(&message(queue, body.clone()))
+        .map_err(|error| Violation::new("I17", format!("a recovered store takes nothing: {error}")))?;
+    model.add(store, &receipt, queue, body);
     drop(store.step(Step::Write));
     while store.step(Step::Flush).is_ok() && disk.complete_all() > 0 {}
     drop(store.step(Step::Dispatch(100)));
