@@ -17,6 +17,7 @@
 mod believe;
 mod entry;
 mod error;
+mod handles;
 mod load;
 mod rebuild;
 mod recovery;
@@ -324,7 +325,7 @@ impl ConsumeQueue {
         if state.poisoned {
             return Err(QueueError::Poisoned { path: state.slots.folder().to_owned() });
         }
-        state.slots.take_unsynced()
+        Ok(state.slots.take_unsynced())
     }
 
     /// Removes all files; later pushes have no effect.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::believe::{AHEAD, Believed, Distrust};
 use super::entry::Layout;
+use super::slots::unsettle;
 use super::{ConsumeQueue, NUMBER_MAX, QueueEntry, QueueError, State};
 use crate::disk::Directory;
 use crate::record::RECORD_LEN_MIN;
@@ -256,13 +257,14 @@ impl Rebuilding {
             }
             for (start, path) in &orphans {
                 if !state.slots.starts().any(|known| known == *start) {
+                    unsettle(directory)?;
                     directory.remove(path).map_err(|error| QueueError::io(path, error))?;
                 }
             }
             if tidy || built {
                 state.slots.seal_last_block()?;
             }
-            if doubt || built {
+            if doubt || built || !orphans.is_empty() {
                 state.slots.doubt()?;
             }
         }

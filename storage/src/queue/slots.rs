@@ -13,9 +13,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::entry::Layout;
+use super::handles::{Handle, Handles};
 use super::sums::{self, Sums};
 use super::{QueueEntry, QueueError};
 use crate::QueueOffset;
@@ -33,6 +34,7 @@ const SUMS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Slots {
     directory: Arc<dyn Directory>,
+    handles: Handles,
     folder: String,
     pub(super) layout: Layout,
     per_file: u64,
@@ -54,7 +56,7 @@ pub(super) struct Slots {
 
 #[derive(Debug)]
 struct SlotFile {
-    opened: OnceLock<Arc<dyn SegmentFile>>,
+    handle: Handle,
     sums: Sums,
     dirty: bool,
 }
@@ -62,16 +64,43 @@ struct SlotFile {
 /// What has to be synced to make a queue durable.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
-    /// Files with their paths.
-    pub(super) files: Vec<(String, Arc<dyn SegmentFile>)>,
+    files: Vec<String>,
     /// Folders whose names changed.
-    pub(super) folders: Vec<String>,
+    folders: Vec<String>,
+}
+
+impl Unsynced {
+    /// Takes what `more` has; a folder is synced once however many queues changed it.
+    pub(super) fn add(&mut self, more: Self) {
+        self.files.extend(more.files);
+        self.folders.extend(more.folders);
+        self.folders.sort_unstable();
+        self.folders.dedup();
+    }
+
+    /// Makes all of it durable; what was removed meanwhile is passed over.
+    pub(super) fn sync(self, directory: &dyn Directory) -> Result<(), QueueError> {
+        for path in self.files {
+            ignore_missing(&path, directory.open(&path).and_then(|file| file.sync()))?;
+        }
+        for path in self.folders {
+            ignore_missing(&path, directory.sync(&path))?;
+        }
+        Ok(())
+    }
 }
 
 impl Slots {
-    pub(super) fn new(directory: Arc<dyn Directory>, folder: String, layout: Layout, per_file: u64) -> Self {
+    pub(super) fn new(
+        directory: Arc<dyn Directory>,
+        handles: Handles,
+        folder: String,
+        layout: Layout,
+        per_file: u64,
+    ) -> Self {
         Self {
             directory,
+            handles,
             folder,
             layout,
             per_file,
@@ -113,7 +142,7 @@ impl Slots {
     /// Takes a file that exists.
     pub(super) fn adopt(&mut self, start: u64) {
         let sums = Sums::of(&self.path(start), self.per_file * self.width());
-        self.files.insert(start, SlotFile { opened: OnceLock::new(), sums, dirty: false });
+        self.files.insert(start, SlotFile { handle: Handle::default(), sums, dirty: false });
     }
 
     /// Removes the sums of all files: whoever wrote to the files since did not keep them.
@@ -179,6 +208,11 @@ impl Slots {
 
     /// Writes the tail and the sums, and gives their memory back: an idle queue costs none.
     pub(super) fn write_out(&mut self) -> Result<(), QueueError> {
+        if self.tail.is_empty() && self.sums.is_empty() && !self.sum_dirty {
+            // Nothing came since the last call.
+            self.files.values_mut().filter(|file| file.handle.is_open()).for_each(|file| file.handle.close());
+            return Ok(());
+        }
         self.write_tail()?;
         self.tail = Vec::new();
         self.write_sums()?;
@@ -262,9 +296,8 @@ impl Slots {
     /// `slot` become padding.
     fn file_for_writing(&mut self, start: u64, slot: u64) -> Result<Arc<dyn SegmentFile>, QueueError> {
         if !self.files.contains_key(&start) {
-            let made = self.create(start, slot).map_err(|error| self.io(start, error))?;
+            self.create(start, slot).map_err(|error| self.io(start, error))?;
             self.adopt(start);
-            self.files.get_mut(&start).expect("just adopted").opened = OnceLock::from(made);
             self.names_dirty = true;
             self.crc = None;
         }
@@ -273,7 +306,7 @@ impl Slots {
         Ok(file)
     }
 
-    fn create(&self, start: u64, slot: u64) -> io::Result<Arc<dyn SegmentFile>> {
+    fn create(&self, start: u64, slot: u64) -> io::Result<()> {
         self.directory.make_directory(&self.folder)?;
         let path = self.path(start);
         let file = self.directory.create(&path, self.per_file * self.width())?;
@@ -281,7 +314,7 @@ impl Slots {
         if padded.is_err() {
             drop(self.directory.remove(&path));
         }
-        padded.map(|()| file)
+        padded
     }
 
     fn pad(&self, file: &dyn SegmentFile, slots: u64) -> io::Result<()> {
@@ -469,33 +502,27 @@ impl Slots {
 
     /// Makes everything written durable before returning.
     pub(super) fn sync(&mut self) -> Result<(), QueueError> {
-        let unsynced = self.take_unsynced()?;
-        for (path, file) in unsynced.files {
-            file.sync().map_err(|error| QueueError::io(&path, error))?;
-        }
-        for folder in unsynced.folders {
-            ignore_missing(&folder, self.directory.sync(&folder))?;
-        }
-        Ok(())
+        let unsynced = self.take_unsynced();
+        unsynced.sync(&*self.directory)
     }
 
     /// What was written since the last call and has to be synced.
-    pub(super) fn take_unsynced(&mut self) -> Result<Unsynced, QueueError> {
-        let dirty: Vec<u64> =
-            self.files.iter().filter(|(_, file)| file.dirty).map(|(start, _)| *start).collect();
+    pub(super) fn take_unsynced(&mut self) -> Unsynced {
         let mut unsynced = Unsynced::default();
-        for start in dirty {
-            unsynced.files.push((self.path(start), self.opened(start)?));
-            self.files.get_mut(&start).expect("just seen").dirty = false;
+        let Self { files, folder, layout, .. } = self;
+        for (start, file) in files {
+            if std::mem::take(&mut file.dirty) {
+                unsynced.files.push(path_of(folder, *start, *layout));
+            }
+            unsynced.files.extend(file.sums.take_unsynced());
         }
-        unsynced.files.extend(self.files.values_mut().filter_map(|file| file.sums.take_unsynced()));
         if std::mem::take(&mut self.names_dirty) {
             unsynced.folders.extend(folders_above(&self.folder));
         }
         if std::mem::take(&mut self.sum_names_dirty) {
             unsynced.folders.extend(folders_above(&sums::path(&self.folder)));
         }
-        Ok(unsynced)
+        unsynced
     }
 
     /// What the files hold in `slots`, at or behind the end: written by others, or before a crash.
@@ -622,11 +649,8 @@ impl Slots {
     fn opened(&self, start: u64) -> Result<Arc<dyn SegmentFile>, QueueError> {
         let gone = || self.io(start, io::ErrorKind::NotFound.into());
         let known = self.files.get(&start).ok_or_else(gone)?;
-        if let Some(file) = known.opened.get() {
-            return Ok(Arc::clone(file));
-        }
-        let file = self.directory.open(&self.path(start)).map_err(|error| self.io(start, error))?;
-        Ok(Arc::clone(known.opened.get_or_init(|| file)))
+        let opened = known.handle.open(&self.handles, &*self.directory, || self.path(start));
+        opened.map_err(|error| self.io(start, error))
     }
 
     pub(super) fn start_of(&self, slot: u64) -> u64 {
@@ -642,7 +666,7 @@ impl Slots {
     }
 
     pub(super) fn path(&self, start: u64) -> String {
-        format!("{}/{:020}", self.folder, start * self.width())
+        path_of(&self.folder, start, self.layout)
     }
 
     fn io(&self, start: u64, error: io::Error) -> QueueError {
@@ -696,6 +720,10 @@ pub(super) fn ignore_missing(path: &str, synced: io::Result<()>) -> Result<(), Q
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(QueueError::io(path, error)),
         _ => Ok(()),
     }
+}
+
+fn path_of(folder: &str, start: u64, layout: Layout) -> String {
+    format!("{folder}/{:020}", start * layout.width() as u64)
 }
 
 /// The folder and all folders above it, innermost first; the root is the empty path.

@@ -14,8 +14,8 @@
 //! rebuilt. A file of sums without its queue file tells that the queue file was lost.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Directory, SegmentFile, parent, write_all_at};
 
@@ -51,8 +51,6 @@ pub(crate) fn first_wrong(sums: &[u8], bytes: &[u8]) -> Option<usize> {
 pub(super) struct Sums {
     path: String,
     blocks: u64,
-    /// `None`: there is no such file.
-    file: OnceLock<Option<Arc<dyn SegmentFile>>>,
     /// One bit for each block that matched its sum, or was written, since the store was opened.
     trusted: Box<[AtomicU64]>,
     dirty: bool,
@@ -63,7 +61,7 @@ impl Sums {
     pub(super) fn of(queue_file: &str, len: u64) -> Self {
         let blocks = len.div_ceil(BLOCK);
         let trusted = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { path: path(queue_file), blocks, file: OnceLock::new(), trusted, dirty: false }
+        Self { path: path(queue_file), blocks, trusted, dirty: false }
     }
 
     pub(super) fn is_trusted(&self, block: u64) -> bool {
@@ -117,12 +115,10 @@ impl Sums {
         Ok(is_new)
     }
 
-    fn create(&mut self, directory: &dyn Directory) -> io::Result<Arc<dyn SegmentFile>> {
+    fn create(&self, directory: &dyn Directory) -> io::Result<Arc<dyn SegmentFile>> {
         directory.make_directory(parent(&self.path))?;
         self.remove(directory)?; // one of another length is of no use
-        let file = directory.create(&self.path, self.blocks * WIDTH)?;
-        self.file = OnceLock::from(Some(Arc::clone(&file)));
-        Ok(file)
+        directory.create(&self.path, self.blocks * WIDTH)
     }
 
     /// Has the file synced once more, if there is one.
@@ -139,22 +135,16 @@ impl Sums {
         }
     }
 
-    /// The file and its path, if it was written since the last call.
-    pub(super) fn take_unsynced(&mut self) -> Option<(String, Arc<dyn SegmentFile>)> {
-        let file = self.file.get().cloned().flatten().filter(|_| self.dirty)?;
-        self.dirty = false;
-        Some((self.path.clone(), file))
+    /// The path, if the file was written since the last call.
+    pub(super) fn take_unsynced(&mut self) -> Option<String> {
+        std::mem::take(&mut self.dirty).then(|| self.path.clone())
     }
 
+    /// The file, if there is one. It is used once for each block, so it does not stay open.
     fn open(&self, directory: &dyn Directory) -> io::Result<Option<Arc<dyn SegmentFile>>> {
-        if let Some(known) = self.file.get() {
-            return Ok(known.clone());
+        match directory.open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
-        let found = match directory.open(&self.path) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Ok(self.file.get_or_init(|| found).clone())
     }
 }

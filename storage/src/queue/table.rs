@@ -1,14 +1,17 @@
 //! All queues of a store, by topic and number.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::slots::{Slots, Unsynced, ignore_missing, settle, unsettle};
+use super::handles::Handles;
+use super::slots::{Slots, Unsynced, settle, unsettle};
 use super::{ConsumeQueue, Layout, QueueError};
-use crate::disk::{Directory, OnSynced};
+use crate::disk::Directory;
 use crate::{PhysicalOffset, QueueId, TopicName};
+
+/// Queue files that stay open between two uses. With more queues in use at a time, files are opened
+/// for each use: a read, or a write of some two hundred entries.
+const OPEN_FILES_MAX: usize = 256;
 
 /// Sizes of queue files, and which topics have batch queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +52,18 @@ type Queues = BTreeMap<QueueId, Arc<ConsumeQueue>>;
 pub struct QueueTable {
     directory: Arc<dyn Directory>,
     options: QueueOptions,
+    handles: Handles,
     topics: RwLock<HashMap<TopicName, Queues>>,
-    /// The file or folder whose sync failed first.
-    unsyncable: Arc<OnceLock<String>>,
+    /// Which sync failed first, and how.
+    unsyncable: OnceLock<String>,
 }
 
 impl QueueTable {
     /// A table without queues; nothing is read or written.
     #[must_use]
     pub fn new(directory: Arc<dyn Directory>, options: QueueOptions) -> Self {
-        let (topics, unsyncable) = (RwLock::default(), Arc::default());
-        Self { directory, options, topics, unsyncable }
+        let handles = Handles::new(OPEN_FILES_MAX);
+        Self { directory, options, handles, topics: RwLock::default(), unsyncable: OnceLock::new() }
     }
 
     /// The queue `id` of `topic`, if it exists.
@@ -96,7 +100,7 @@ impl QueueTable {
     pub(super) fn slots(&self, topic: &TopicName, id: QueueId, layout: Layout) -> Slots {
         let per_file = self.options.file_entries(layout);
         let folder = format!("{}/{topic}/{}", layout.folder(), id.0);
-        Slots::new(Arc::clone(&self.directory), folder, layout, per_file)
+        Slots::new(Arc::clone(&self.directory), self.handles.clone(), folder, layout, per_file)
     }
 
     /// All queues, by topic name and number.
@@ -161,37 +165,9 @@ impl QueueTable {
         if self.unsyncable.get().is_none() { settle(&*self.directory) } else { Ok(()) }
     }
 
-    /// Starts making durable what [`QueueTable::write_pending`] wrote; `done` is called once, when
-    /// all of it is or something failed. After a failure every later call fails too: what the disk
-    /// holds is only known after the store was reopened and the queues were rebuilt.
-    pub fn start_sync_all(&self, done: OnSynced) {
-        if let Some(path) = self.unsyncable.get() {
-            return done(Err(poisoned(path)));
-        }
-        let mut unsynced = Unsynced::default();
-        for queue in self.all() {
-            match queue.take_unsynced() {
-                Ok(more) => unsynced.add(more),
-                Err(error) => return self.fail(error, done),
-            }
-        }
-        let left = unsynced.files.len() + unsynced.folders.len();
-        let all = Arc::new(FanIn::new(left + 1, done, Arc::clone(&self.unsyncable)));
-        for (path, file) in unsynced.files {
-            file.start_sync(all.part(path));
-        }
-        for path in unsynced.folders {
-            let part = all.part(path.clone());
-            let gone = |result: io::Result<()>| match result {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
-            };
-            self.directory.start_sync(&path, Box::new(move |result| part(gone(result))));
-        }
-        all.finished(Ok(()));
-    }
-
-    /// Makes durable what was written, before returning; see [`QueueTable::start_sync_all`].
+    /// Makes durable what [`QueueTable::write_pending`] wrote, before returning. No queue is locked
+    /// meanwhile. After a failure every later call fails too: what the disk holds is only known after
+    /// the store was reopened and the queues were rebuilt.
     ///
     /// # Errors
     /// [`QueueError::Io`], or [`QueueError::Poisoned`] after an earlier failure.
@@ -203,24 +179,7 @@ impl QueueTable {
         for queue in self.all() {
             unsynced.add(queue.take_unsynced()?);
         }
-        let failed = |path: String, error: io::Error| {
-            drop(self.unsyncable.set(path.clone()));
-            QueueError::Io { path, error }
-        };
-        for (path, file) in unsynced.files {
-            file.sync().map_err(|error| failed(path, error))?;
-        }
-        for path in unsynced.folders {
-            let synced = ignore_missing(&path, self.directory.sync(&path));
-            synced.inspect_err(|_| drop(self.unsyncable.set(path)))?;
-        }
-        Ok(())
-    }
-
-    fn fail(&self, error: QueueError, done: OnSynced) {
-        let error = io::Error::other(error);
-        drop(self.unsyncable.set(error.to_string()));
-        done(Err(error));
+        unsynced.sync(&*self.directory).inspect_err(|error| drop(self.unsyncable.set(error.to_string())))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<TopicName, Queues>> {
@@ -230,61 +189,6 @@ impl QueueTable {
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<TopicName, Queues>> {
         self.topics.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Unsynced {
-    /// Takes what `more` has; a folder is synced once however many queues changed it.
-    fn add(&mut self, more: Self) {
-        self.files.extend(more.files);
-        self.folders.extend(more.folders);
-        self.folders.sort_unstable();
-        self.folders.dedup();
-    }
-}
-
-/// Waits for several syncs and then tells one listener.
-struct FanIn {
-    left: AtomicUsize,
-    error: Mutex<Option<io::Error>>,
-    done: Mutex<Option<OnSynced>>,
-    unsyncable: Arc<OnceLock<String>>,
-}
-
-impl FanIn {
-    fn new(left: usize, done: OnSynced, unsyncable: Arc<OnceLock<String>>) -> Self {
-        let (left, done) = (AtomicUsize::new(left), Mutex::new(Some(done)));
-        Self { left, error: Mutex::new(None), done, unsyncable }
-    }
-
-    fn part(self: &Arc<Self>, path: String) -> OnSynced {
-        let all = Arc::clone(self);
-        Box::new(move |result| {
-            if result.is_err() {
-                drop(all.unsyncable.set(path));
-            }
-            all.finished(result);
-        })
-    }
-
-    fn finished(&self, result: io::Result<()>) {
-        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = result {
-            error.get_or_insert(e);
-        }
-        let error = if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            error.take().map_or(Ok(()), Err)
-        } else {
-            return;
-        };
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(done) = done {
-            done(error);
-        }
-    }
-}
-
-fn poisoned(path: &str) -> io::Error {
-    io::Error::other(QueueError::Poisoned { path: path.to_owned() })
 }
 
 fn first_error(results: impl Iterator<Item = Result<(), QueueError>>) -> Result<(), QueueError> {

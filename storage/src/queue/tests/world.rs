@@ -1,7 +1,7 @@
 //! Queues on a simulated disk beside a log that is a plain list: what is in the list is right.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -147,18 +147,10 @@ impl World {
         self.dispatcher.step(&self.log, self.log.end(), usize::MAX).unwrap();
     }
 
-    /// Makes the queues durable, waiting or not, and notes it.
-    pub(super) fn sync(&mut self, wait: bool) -> Result<(), QueueError> {
+    /// Makes the queues durable and notes it.
+    pub(super) fn sync(&mut self) -> Result<(), QueueError> {
         self.table.write_pending()?;
-        if wait {
-            self.table.sync_all()?;
-        } else {
-            let (done, result) = mpsc::channel();
-            self.table.start_sync_all(Box::new(move |synced| done.send(synced).unwrap()));
-            // The disk of these tests completes a sync where it is started, unless it died.
-            let synced = result.try_recv().unwrap_or_else(|_| Err(std::io::ErrorKind::NotConnected.into()));
-            synced.map_err(|error| QueueError::Io { path: String::new(), error })?;
-        }
+        self.table.sync_all()?;
         self.complete_to = Some(self.dispatcher.dispatched());
         Ok(())
     }
