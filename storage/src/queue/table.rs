@@ -1,7 +1,7 @@
 //! All queues of a store, by topic and number.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::handles::Handles;
 use super::slots::{Slots, Unsynced, settle, unsettle};
@@ -53,6 +53,7 @@ pub struct QueueTable {
     directory: Arc<dyn Directory>,
     options: QueueOptions,
     handles: Handles,
+    tracing: Mutex<()>,
     topics: RwLock<HashMap<TopicName, Queues>>,
     /// Which sync failed first, and how.
     unsyncable: OnceLock<String>,
@@ -63,7 +64,8 @@ impl QueueTable {
     #[must_use]
     pub fn new(directory: Arc<dyn Directory>, options: QueueOptions) -> Self {
         let handles = Handles::new(OPEN_FILES_MAX);
-        Self { directory, options, handles, topics: RwLock::default(), unsyncable: OnceLock::new() }
+        let tracing = Mutex::default();
+        Self { directory, options, handles, tracing, topics: RwLock::default(), unsyncable: OnceLock::new() }
     }
 
     /// The queue `id` of `topic`, if it exists.
@@ -149,10 +151,17 @@ impl QueueTable {
     /// # Errors
     /// The first error; the other queues are treated all the same.
     pub fn follow_min(&self, log_min: PhysicalOffset, noted: PhysicalOffset) -> Result<(), QueueError> {
-        first_error(self.all().iter().map(|queue| {
-            queue.correct_min(log_min)?;
-            queue.remove_old_files(noted).map(|_| ())
-        }))
+        self.traced(|| {
+            let mut removed = Unsynced::default();
+            let followed = first_error(self.all().iter().map(|queue| {
+                queue.correct_min(log_min)?;
+                if queue.remove_old_files(noted)? > 0 {
+                    removed.add(queue.take_unsynced()?);
+                }
+                Ok(())
+            }));
+            self.sync(removed).and(followed)
+        })
     }
 
     /// Drops the entries of all records at or behind `cut`, durably; see [`ConsumeQueue::truncate`].
@@ -160,8 +169,14 @@ impl QueueTable {
     /// # Errors
     /// The first error; the other queues are treated all the same.
     pub fn truncate(&self, cut: PhysicalOffset) -> Result<(), QueueError> {
+        self.traced(|| first_error(self.all().iter().map(|queue| queue.truncate(cut))))
+    }
+
+    /// Does what zeroes or removes, leaving a trace for recovery until it is durable.
+    fn traced(&self, work: impl FnOnce() -> Result<(), QueueError>) -> Result<(), QueueError> {
+        let _alone = self.tracing.lock().unwrap_or_else(PoisonError::into_inner);
         unsettle(&*self.directory)?;
-        first_error(self.all().iter().map(|queue| queue.truncate(cut)))?;
+        work()?;
         if self.unsyncable.get().is_none() { settle(&*self.directory) } else { Ok(()) }
     }
 
@@ -179,6 +194,10 @@ impl QueueTable {
         for queue in self.all() {
             unsynced.add(queue.take_unsynced()?);
         }
+        self.sync(unsynced)
+    }
+
+    fn sync(&self, unsynced: Unsynced) -> Result<(), QueueError> {
         unsynced.sync(&*self.directory).inspect_err(|error| drop(self.unsyncable.set(error.to_string())))
     }
 
