@@ -136,7 +136,8 @@ impl Shared {
         let queue = queue_id(head.queue_id)?;
         let age = self.age(&head.topic, queue);
         let row = (head.consumer_group.as_str(), head.topic.as_str(), queue);
-        match lock(&self.offsets).position(row, age, head.zero_if_not_found) {
+        let position = lock(&self.offsets).position(row, age, head.zero_if_not_found);
+        match position {
             Position::At(offset) => Ok(offset_answer(request, offset)),
             Position::Unknown => Err(Refusal::new(
                 response::QUERY_NOT_FOUND,
@@ -167,7 +168,8 @@ impl Shared {
         }
         let max = self.store.queue(&head.topic, queue).map_or(QueueOffset(0), |queue| queue.max());
         let row = (head.consumer_group.as_str(), head.topic.as_str(), queue);
-        match lock(&self.offsets).commit(row, head.commit_offset, max, CommitSource::Explicit) {
+        let commit = lock(&self.offsets).commit(row, head.commit_offset, max, CommitSource::Explicit);
+        match commit {
             Commit::Stored(_) | Commit::Ignored => Ok(Reply::Now(request.answer(response::SUCCESS))),
             Commit::Full => Err(Refusal::system("too many consumer offsets")),
         }

@@ -79,29 +79,22 @@ impl Shared {
         let (min, max) = (queue.min(), queue.max());
         let start = lock(&self.delays).next(level).max(min);
         let mut next = start;
-        while next < max && round.messages.len() < BATCH_MAX {
+        'queue: while next < max && round.messages.len() < BATCH_MAX {
             let Ok(entries) = queue.entries(next, BATCH_MAX - round.messages.len()) else { break };
             if entries.is_empty() {
                 break;
             }
             for entry in entries {
-                match lock(&self.delays).due(level, entry.offset, entry.tags_code, max, clocks) {
-                    Due::In(time) => {
-                        round.next = Some(round.next.map_or(time, |next| next.min(time)));
-                        if next > start {
-                            round.progress.push((level, next));
-                        }
-                        return;
-                    }
-                    Due::Now => match self.delivered(&queue, &entry) {
-                        Ok(message) => {
-                            round.messages.extend(message);
-                            next = entry.next();
-                        }
-                        // Neither served nor skipped: somebody has to look at the disk.
-                        Err(_) => break,
-                    },
+                let due = lock(&self.delays).due(level, entry.offset, entry.tags_code, max, clocks);
+                if let Due::In(time) = due {
+                    round.next = Some(round.next.map_or(time, |next| next.min(time)));
+                    break 'queue;
                 }
+                // A record that cannot be read is neither served nor skipped: somebody has to look
+                // at the disk.
+                let Ok(message) = self.delivered(&queue, &entry) else { break 'queue };
+                round.messages.extend(message);
+                next = entry.next();
             }
         }
         if next > start {

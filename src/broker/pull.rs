@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use staticfire_storage::{Arrival, Observer, Queue, QueueEntry, QueueId, QueueOffset, ReadError, TopicName};
-use staticfire_transport::{Command, Connection};
+use staticfire_transport::{Command, Connection, ExtFields};
 
 use super::offsets::CommitSource;
 use super::polls::{Poll, PollsFull};
@@ -81,12 +81,12 @@ impl Shared {
             bytes_max: head.bytes_max.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX),
             filter,
         };
-        if let Some(reset) = lock(&self.offsets).take_reset(group.as_str(), pull.topic.as_str(), queue) {
+        let reset = lock(&self.offsets).take_reset(group.as_str(), pull.topic.as_str(), queue);
+        if let Some(next) = reset {
             let (min, max) = self.bounds(&pull.topic, queue);
             let (code, status) = (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
-            return Ok(Reply::Now(
-                self.pull_answer(pull, Found { code, status, next: reset.0, min, max, records: Vec::new() }),
-            ));
+            let found = Found { code, status, next: next.0, min, max, records: Vec::new() };
+            return Ok(Reply::Now(self.pull_answer(pull, found)));
         }
         let found = self.look(&pull)?;
         let hold = Duration::from_millis(u64::try_from(head.suspend_ms).unwrap_or(0)).min(HOLD_MAX);
@@ -194,7 +194,8 @@ impl Shared {
             request: pull,
         };
         let (topic, queue) = (poll.topic.clone(), poll.queue);
-        let id = match lock(&self.polls).park(poll) {
+        let parked = lock(&self.polls).park(poll);
+        let id = match parked {
             Ok(id) => id,
             Err(PollsFull(_)) => {
                 let remark = "[OVERLOAD]system busy, too many pulls are held, start flow control for a while";
@@ -322,6 +323,7 @@ impl Shared {
     fn pull_answer(&self, pull: Pull, found: Found) -> Command {
         self.counters.got.fetch_add(found.records.len() as u64, Ordering::Relaxed);
         let mut answer = pull.answer;
+        answer.ext = ExtFields::with_capacity(4, 128);
         answer.code = found.code;
         answer.remark = Some(found.status.to_owned());
         answer.ext.push("suggestWhichBrokerId", 0);

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use staticfire_storage::message::{BODY_LEN_MAX, sys_flag};
 use staticfire_storage::properties::{self, Properties};
 use staticfire_storage::{Message, QueueId, TopicName, batch};
-use staticfire_transport::{Command, Connection};
+use staticfire_transport::{Command, Connection, ExtFields};
 
 use super::delay::queue_of;
 use super::refusal::Refusal;
@@ -21,6 +21,8 @@ use crate::protocol::names::{self, RETRY_PREFIX, SCHEDULE_TOPIC};
 
 /// The region every message is stamped with.
 const REGION: &str = "DefaultRegion";
+/// Bytes of all header fields of an answer to a send, names included.
+const ANSWER_BYTES: usize = 192;
 /// Clients from this version on may say how often they want to try (V3_4_9).
 pub const VERSION_WITH_MAX_RECONSUME: i32 = 121;
 /// What a client decides of the system flag: compression, and several tags.
@@ -31,14 +33,20 @@ static SCHEDULE: LazyLock<TopicName> =
 
 /// A send that passed all checks.
 pub struct Prepared {
-    /// What to append: one message, or a batch that stays together.
-    pub messages: Vec<Message>,
-    /// The header said that the body is a batch.
-    pub batch: bool,
+    /// What to append.
+    pub content: Content,
     /// The answer, but for where the messages went.
     pub answer: Command,
     /// What has to be settled before it is answered: the creation of its topic.
     pub need: Need,
+}
+
+/// What a send holds.
+pub enum Content {
+    /// One message.
+    Single(Message),
+    /// Messages that stay together.
+    Batch(Vec<Message>),
 }
 
 /// Where a message goes.
@@ -71,10 +79,12 @@ impl Shared {
         };
         let message = message.born(head.born_ms, connection.peer());
         let need = Need { topics: place.topic.changed, ..Need::default() };
-        let mut answer = with_region(request.answer(response::SUCCESS));
+        let mut answer = request.answer(response::SUCCESS);
+        answer.ext = ExtFields::with_capacity(6, ANSWER_BYTES);
+        let mut answer = with_region(answer);
         answer.ext.push("queueId", place.queue);
         if head.batch {
-            return Ok(Prepared { messages: batch_parts(&message)?, batch: true, answer, need });
+            return Ok(Prepared { content: Content::Batch(batch_parts(&message)?), answer, need });
         }
         let stamp = Stamp::read(head.properties, &self.options.cluster, || self.unique_key())?;
         if stamp.is_transaction && !(head.reconsume_times > 0 && stamp.delay_level > 0) {
@@ -83,7 +93,7 @@ impl Shared {
         answer.ext.push("transactionId", &stamp.unique_key);
         let level = if place.dead { 0 } else { stamp.delay_level };
         let message = delayed(Message { properties: stamp.properties.into(), ..message }, level);
-        Ok(Prepared { messages: vec![message], batch: false, answer, need })
+        Ok(Prepared { content: Content::Single(message), answer, need })
     }
 
     /// The topic and queue of a send; the topic is created when that is allowed.

@@ -131,8 +131,12 @@ impl Shared {
         });
     }
 
-    /// Tells all members of a group that it changed.
+    /// Tells all members of a group that it changed, unless its configuration says not to.
     pub fn tell_members(&self, group: &GroupName) {
+        let silent = |config: &Arc<SubscriptionGroupConfig>| !config.notify_consumer_ids_changed_enable;
+        if read(&self.groups).get(group.as_str()).is_some_and(silent) {
+            return;
+        }
         let ids: Vec<ConnectionId> = {
             let members = lock(&self.members);
             members

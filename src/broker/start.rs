@@ -33,7 +33,8 @@ use crate::protocol::body::{ConsumerOffsetTable, DelayOffsetTable};
 /// How long a starting broker waits for its name servers, and a stopping one for its work.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running broker. Dropping it stops it without the farewell of [`Broker::stop`].
+/// A running broker. Dropping it stops it and closes its connections, without the farewell of
+/// [`Broker::stop`].
 pub struct Broker {
     shared: Arc<Shared>,
     listener: Option<Listener>,
@@ -169,8 +170,7 @@ impl Broker {
             let last = until(&*shared.runtime, deadline, |cx| Pin::new(&mut last).poll(cx)).await;
             saved = saved.and(last.unwrap_or(Err(StopError::Late)));
         }
-        let connections: Vec<_> = lock(&shared.connections).values().cloned().collect();
-        connections.iter().for_each(Connection::close);
+        shared.close_connections();
         shared.store.clone().close().map_err(StopError::Store)?;
         saved
     }
@@ -208,6 +208,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.shared.halt();
+        self.shared.close_connections();
     }
 }
 
@@ -221,6 +222,11 @@ impl Shared {
     fn halt(&self) {
         self.stopping.store(true, Ordering::Release);
         self.changes.raise();
+    }
+
+    fn close_connections(&self) {
+        let open: Vec<_> = lock(&self.connections).values().cloned().collect();
+        open.iter().for_each(Connection::close);
     }
 }
 

@@ -15,7 +15,7 @@ use staticfire_transport::{Command, Connection};
 
 use super::held::{AnswerKind, TurnAnswers};
 use super::refusal::Refusal;
-use super::send::{Prepared, with_region};
+use super::send::{Content, Prepared, with_region};
 use super::settling::Need;
 use super::shared::{Shared, lock};
 use crate::protocol::codes::{request, response};
@@ -92,11 +92,14 @@ impl<'a> Turn<'a> {
     }
 
     fn send(&mut self, request: &Command) {
-        match self.shared.prepare_send(self.connection, request) {
-            Err(refusal) => self.answer(request, with_region(refusal.answer(request))),
-            Ok(prepared) if prepared.batch => self.append_batch(request, prepared),
-            Ok(Prepared { messages, answer, need, .. }) => {
-                self.messages.extend(messages);
+        let Prepared { content, answer, need } = match self.shared.prepare_send(self.connection, request) {
+            Ok(prepared) => prepared,
+            Err(refusal) => return self.answer(request, with_region(refusal.answer(request))),
+        };
+        match content {
+            Content::Batch(messages) => self.append_batch(request, &messages, answer, need),
+            Content::Single(message) => {
+                self.messages.push(message);
                 let one_way = request.is_one_way();
                 self.pending.push(Pending { kind: AnswerKind::Send, answer, one_way, need });
             }
@@ -151,10 +154,9 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn append_batch(&mut self, request: &Command, prepared: Prepared) {
+    fn append_batch(&mut self, request: &Command, messages: &[Message], answer: Command, need: Need) {
         self.append();
-        let Prepared { messages, answer, need, .. } = prepared;
-        match self.shared.store.append_batch(&messages) {
+        match self.shared.store.append_batch(messages) {
             Err(error) => self.answer(request, refused(AnswerKind::Send, answer, &error)),
             Ok(receipts) => {
                 self.shared.counters.put.fetch_add(receipts.len() as u64, Ordering::Relaxed);

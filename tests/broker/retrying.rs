@@ -132,3 +132,18 @@ fn a_send_to_the_retry_topic_ends_as_a_dead_letter_after_the_limit() {
     let again = client.ask(pull("%RETRY%G", 0, 0, "*", 10));
     assert_eq!(record(&again).reconsume_times(), 2);
 }
+
+/// Neither delivered nor skipped; the other levels go on, and so does everything else.
+#[test]
+fn a_damaged_delayed_message_holds_back_its_level_alone() {
+    let mut world = World::new(7);
+    let client = world.client();
+    client.ask(send("orders", 0, "first"));
+    let sent = client.ask(send_with("orders", 0, "damaged", "DELAY\u{1}1\u{2}", |_| {}));
+    client.ask(send_with("orders", 0, "sound", "DELAY\u{1}2\u{2}", |_| {}));
+    let id: staticfire::storage::MessageId = sent.ext.get("msgId").unwrap().parse().unwrap();
+    let in_body = id.physical.0 + 88;
+    world.disk.flip_bit("commitlog/00000000000000000000", in_body * 8).unwrap();
+    let found = client.ask(pull("orders", 0, 1, "*", 10));
+    assert_eq!(&record(&found).body()[..], b"sound");
+}
