@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use staticfire::broker::{Broker, BrokerOptions};
 use staticfire::name_server::NameServer;
+use staticfire::storage::Store;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Runtime, Transport};
 
@@ -14,6 +16,9 @@ use super::Failure;
 use super::arguments::{BrokerArguments, NameServerArguments, ServerArguments, StandaloneArguments};
 use super::settings::{BrokerSettings, Exposure, File, Mode, name_server_options};
 use super::signals::EndRequests;
+
+/// How often the store is asked whether it is well.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the start-up line says.
 struct Serving<'a> {
@@ -129,6 +134,7 @@ impl Host {
         if !report.trim().is_empty() {
             eprintln!("{}", report.trim_end());
         }
+        self.tcp.spawn(Box::pin(tell_trouble(broker.store().clone(), Arc::new(self.tcp.clone()))));
         Ok(broker)
     }
 
@@ -142,6 +148,20 @@ impl Host {
         drop(name_server);
         self.tcp.stop();
         stopped.map_err(Failure::not_well)
+    }
+}
+
+/// Says what goes wrong with the store while it is served, each thing once: a failed flush, after which
+/// nothing more is taken until the next start, or a full disk.
+async fn tell_trouble(store: Store, runtime: Arc<dyn Runtime>) {
+    let mut told = None;
+    loop {
+        runtime.sleep(TROUBLE_INTERVAL).await;
+        let trouble = store.failure().map(ToString::to_string).or_else(|| store.trouble());
+        if trouble != told {
+            trouble.iter().for_each(|words| eprintln!("staticfire: {words}"));
+            told = trouble;
+        }
     }
 }
 
