@@ -102,7 +102,12 @@ struct Inner {
     closed: AtomicBool,
     /// Brokers that failed, and until when they are avoided.
     avoided: Mutex<BTreeMap<String, Monotonic>>,
+    /// The queues of each topic's route.
+    queues: Mutex<BTreeMap<String, QueuesOfRoute>>,
 }
+
+/// A route and the queues that may be written by it.
+type QueuesOfRoute = (Arc<TopicRouteData>, Arc<[MessageQueue]>);
 
 /// What goes into one request, whatever the attempt.
 struct Parcel {
@@ -135,6 +140,7 @@ impl Producer {
             turn: AtomicUsize::new(turn),
             closed: AtomicBool::new(false),
             avoided: Mutex::default(),
+            queues: Mutex::default(),
         }))
     }
 
@@ -395,8 +401,12 @@ impl Inner {
     }
 
     /// The next queue in turn, of a broker that did not fail lately if there is one.
-    fn choose(&self, topic: &str, route: &TopicRouteData) -> Result<(MessageQueue, SocketAddr), ClientError> {
-        let queues = route::writable_queues(topic, route);
+    fn choose(
+        &self,
+        topic: &str,
+        route: &Arc<TopicRouteData>,
+    ) -> Result<(MessageQueue, SocketAddr), ClientError> {
+        let queues = self.writable_queues(topic, route);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let queue = {
             let (avoided, now) = (lock(&self.avoided), self.client.now());
@@ -404,6 +414,19 @@ impl Inner {
         };
         let queue = queue.ok_or_else(|| ClientError::NoQueue { topic: topic.to_owned() })?;
         Ok((queue.clone(), route::master(route, &queue.broker_name)?))
+    }
+
+    /// The queues of a route, computed once for each route.
+    fn writable_queues(&self, topic: &str, route: &Arc<TopicRouteData>) -> Arc<[MessageQueue]> {
+        let mut known = lock(&self.queues);
+        if let Some((of, queues)) = known.get(topic)
+            && Arc::ptr_eq(of, route)
+        {
+            return Arc::clone(queues);
+        }
+        let queues: Arc<[MessageQueue]> = route::writable_queues(topic, route).into();
+        known.insert(topic.to_owned(), (Arc::clone(route), Arc::clone(&queues)));
+        queues
     }
 
     fn request(&self, parcel: &Parcel, queue: &MessageQueue, one_way: bool) -> Command {

@@ -200,7 +200,8 @@ impl Shared {
         if answer.code == response::SUCCESS { Ok(answer) } else { Err(refused(broker, answer)) }
     }
 
-    /// Calls the name server in use; when it does not answer, the others in turn.
+    /// Calls the name server in use; when it does not answer, the others in turn. Each gets its share
+    /// of the usual time, so that a caller with that much patience hears of the last one too.
     async fn ask_name_server(
         self: &Arc<Self>,
         request: &Command,
@@ -208,16 +209,18 @@ impl Shared {
         let servers = &self.options.name_servers;
         let mut failure = ClientError::NameServers;
         for _ in 0..servers.len() {
-            let current = self.name_server.load(Ordering::Relaxed);
-            let server = servers[current % servers.len()];
-            let call = self.peers.call(server, &self.service, None, request.clone(), self.limits());
-            match call.await {
-                Ok(answer) => return Ok((server, answer)),
+            let mut turn = NameServerTurn::begin(&self.name_server);
+            let server = servers[turn.number % servers.len()];
+            let share = self.options.call_limit / u32::try_from(servers.len()).unwrap_or(u32::MAX);
+            let limits = Limits::both(share.max(NAME_SERVER_LIMIT_MIN));
+            match self.peers.call(server, &self.service, None, request.clone(), limits).await {
+                Ok(answer) => {
+                    turn.answered = true;
+                    return Ok((server, answer));
+                }
                 Err(ClientError::Closed) => return Err(ClientError::Closed),
                 Err(error) => failure = error,
             }
-            let next = current.wrapping_add(1);
-            let _ = self.name_server.compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed);
         }
         Err(failure)
     }
@@ -365,6 +368,33 @@ impl Shared {
 
     pub(super) fn now(&self) -> Monotonic {
         self.runtime.now()
+    }
+}
+
+/// A name server has at least this long to answer.
+const NAME_SERVER_LIMIT_MIN: Duration = Duration::from_millis(500);
+
+/// One question to a name server. Unless it was answered, the next question goes to another one: also
+/// when whoever asked did not wait for the end.
+struct NameServerTurn<'a> {
+    current: &'a AtomicUsize,
+    number: usize,
+    answered: bool,
+}
+
+impl<'a> NameServerTurn<'a> {
+    fn begin(current: &'a AtomicUsize) -> Self {
+        Self { current, number: current.load(Ordering::Relaxed), answered: false }
+    }
+}
+
+impl Drop for NameServerTurn<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let next = self.number.wrapping_add(1);
+            // Somebody else may have moved on already.
+            let _ = self.current.compare_exchange(self.number, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 }
 

@@ -103,14 +103,17 @@ impl Cluster {
 
     fn without_brokers(seed: u64, name_servers: u8) -> Self {
         let network = Network::seeded(seed);
-        let start = |number| {
-            let host = network.host(ip(NAME_SERVERS, number));
-            let listen = SocketAddr::new(host.ip(), 9876);
-            let options = NameServerOptions { listen, ..NameServerOptions::default() };
-            NameServer::start(&host, Arc::new(host.clone()), options).expect("the port is free")
-        };
-        let name_servers = (0..name_servers).map(start).collect();
-        Self { network, name_servers, brokers: Vec::new() }
+        let mut cluster = Self { network, name_servers: Vec::new(), brokers: Vec::new() };
+        cluster.name_servers = (0..name_servers).map(|number| cluster.name_server(number)).collect();
+        cluster
+    }
+
+    /// Starts an empty name server.
+    pub fn name_server(&self, number: u8) -> NameServer {
+        let host = self.name_server_host(number);
+        let listen = SocketAddr::new(host.ip(), 9876);
+        let options = NameServerOptions { listen, ..NameServerOptions::default() };
+        NameServer::start(&host, Arc::new(host.clone()), options).expect("the port is free")
     }
 
     fn name_server_addresses(&self) -> Vec<SocketAddr> {
