@@ -285,6 +285,24 @@ fn loopback_is_the_host_itself_and_closed_to_others() {
     assert!(connect(&a, "127.0.0.1:9876".parse().unwrap()).is_err());
 }
 
+#[test]
+fn tasks_that_are_ready_together_run_in_an_order_drawn_from_the_seed() {
+    let order = |seed| {
+        let network = Network::seeded(seed);
+        let host = network.host(A);
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        for task in 0..5 {
+            let ran = Arc::clone(&ran);
+            host.spawn(Box::pin(async move { ran.lock().unwrap().push(task) }));
+        }
+        network.run_for(SECOND);
+        ran.lock().unwrap().clone()
+    };
+    let orders: std::collections::BTreeSet<Vec<i32>> = (0..60).map(order).collect();
+    assert!(orders.len() > 30, "{} orders of 120 in 60 seeds", orders.len());
+    assert_eq!(order(5), order(5));
+}
+
 /// A source whose single event spawns a task.
 struct Once {
     at: Mutex<Option<Monotonic>>,

@@ -71,8 +71,10 @@ fn answer(stream: &mut TcpStream) -> Option<bytes::Bytes> {
     let (mut decoder, mut byte) = (FrameDecoder::new(), [0]);
     loop {
         match stream.read(&mut byte) {
-            Ok(0) | Err(_) => return None,
+            Ok(0) => return None,
             Ok(_) => decoder.push(&byte),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+            Err(error) => panic!("neither an answer nor the end: {error}"),
         }
         if let Some(answer) = decoder.next().unwrap() {
             return Some(answer.body.to_bytes());
@@ -98,6 +100,19 @@ fn more_connections_than_allowed_are_closed_and_the_places_are_given_back() {
     let mut next = served.dial();
     next.write_all(&hello).unwrap();
     assert_eq!(answer(&mut next).unwrap(), "hello");
+}
+
+/// proves: B8
+#[test]
+fn more_connections_than_allowed_in_total_are_closed() {
+    let served = served(TcpOptions { connections_max: 2, ..TcpOptions::default() });
+    let hello = frame(&Command::request(1).with_body("hello"));
+    let mut admitted = [served.dial(), served.dial()];
+    for stream in &mut admitted {
+        stream.write_all(&hello).unwrap();
+        assert_eq!(answer(stream).unwrap(), "hello");
+    }
+    assert_eq!(answer(&mut served.dial()), None);
 }
 
 /// proves: B8
