@@ -302,8 +302,7 @@ impl ConsumeQueue {
             return Ok(());
         }
         let max = state.offset_of(slot)?;
-        let last = if slot > state.begin { state.slots.entry(slot - 1)? } else { None };
-        state.last_end = last.map_or(PhysicalOffset(0), |last| last.physical_end());
+        state.last_end = state.end_before(slot)?;
         self.min.fetch_min(max.0, Ordering::AcqRel);
         self.max.store(max.0, Ordering::Release);
         let cut = state.slots.cut(slot);
@@ -395,6 +394,18 @@ impl State {
             }
         }
         Ok(low)
+    }
+
+    /// End of the last record in front of `slot`; 0 without one. Padding has no end: taken for an
+    /// entry it would end at 2 GiB, and nothing below could follow it.
+    fn end_before(&self, slot: u64) -> Result<PhysicalOffset, QueueError> {
+        for slot in (self.begin..slot).rev() {
+            let entry = self.slots.entry(slot)?.ok_or_else(|| self.damaged(slot))?;
+            if !entry.is_padding() {
+                return Ok(entry.physical_end());
+            }
+        }
+        Ok(PhysicalOffset(0))
     }
 
     fn damaged(&self, slot: u64) -> QueueError {

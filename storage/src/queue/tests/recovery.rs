@@ -176,7 +176,7 @@ fn each_sync_is_needed() {
 /// proves: that a removed topic stays removed, and with it the sync that this takes
 #[test]
 fn a_removed_topic_does_not_come_back() {
-    for (site, expected) in [("", 0), ("queue/slots.rs", 1)] {
+    for (site, expected) in [("", 0), ("queue/slots/durable.rs", 1)] {
         let mut world = noted(50, 60);
         if !site.is_empty() {
             world.disk.set_faults(DiskFaults::calm().ignoring_syncs_at(site));
@@ -341,6 +341,101 @@ fn a_hole_in_the_log_keeps_the_numbers_behind_it() {
             table.find(BATCHES, QueueId(0)).unwrap().max(),
             world.table.find(BATCHES, QueueId(0)).unwrap().max()
         );
+    }
+}
+
+/// proves: store-format §5.4: padding is no record that ends at 2 GiB
+#[test]
+fn a_cut_behind_padding_leaves_a_queue_that_goes_on() {
+    let world = noted(50, 230);
+    let bounds = world.log.bounds();
+    let mut log = world.log.clone();
+    log.holes.push(bounds[400].0..bounds[500].0);
+    let disk = SimulatedDisk::new(1).completing_at_once();
+    let (table, _) = recover(disk.directory(), 50, &log, None, false).unwrap();
+    let queue = table.find("orders", QueueId(1)).unwrap();
+    let behind = queue.entry(crate::QueueOffset(125)).unwrap();
+    assert!(queue.entry(crate::QueueOffset(124)).unwrap().is_padding());
+    table.truncate(behind.physical).unwrap();
+    assert_eq!(queue.max().0, 125);
+    queue.push(&behind, 1).unwrap();
+    assert_eq!(queue.entry(crate::QueueOffset(125)).unwrap(), behind);
+}
+
+/// What may happen to a file beside our back.
+#[derive(Clone, Debug)]
+enum Damage {
+    Remove,
+    Truncate(u16),
+    Zero { at: u16, len: u16 },
+    Write { at: u16, bytes: Vec<u8> },
+}
+
+fn damage() -> impl Strategy<Value = (u8, Damage)> {
+    let damage = prop_oneof![
+        Just(Damage::Remove),
+        (1..1000_u16).prop_map(Damage::Truncate),
+        (0..1000_u16, 1..1000_u16).prop_map(|(at, len)| Damage::Zero { at, len }),
+        (0..1000_u16, proptest::collection::vec(any::<u8>(), 1..60))
+            .prop_map(|(at, bytes)| Damage::Write { at, bytes }),
+    ];
+    (any::<u8>(), damage)
+}
+
+fn harm(disk: &SimulatedDisk, path: &str, damage: &Damage) {
+    let change = |bytes: &mut Vec<u8>| match damage {
+        Damage::Remove => (),
+        Damage::Truncate(len) => bytes.truncate(usize::from(*len)),
+        Damage::Zero { at, len } => {
+            bytes.iter_mut().skip(usize::from(*at)).take(usize::from(*len)).for_each(|byte| *byte = 0);
+        }
+        Damage::Write { at, bytes: new } => {
+            bytes.iter_mut().skip(usize::from(*at)).zip(new).for_each(|(byte, new)| *byte = *new);
+        }
+    };
+    match damage {
+        Damage::Remove => disk.directory().remove(path).unwrap(),
+        _ => disk.edit(path, change).unwrap(),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    /// proves: I15, I18, I72, B67: whatever happens to the files of the queues, no wrong entry is
+    /// read, and without the note nothing of it is left
+    #[test]
+    fn no_damage_makes_a_queue_lie(
+        file_entries in prop_oneof![Just(50_u64), Just(450)],
+        harms in proptest::collection::vec(damage(), 1..4),
+        with_sums in any::<bool>(),
+    ) {
+        let world = noted(file_entries, 500);
+        let disk = world.disk.snapshot().completing_at_once();
+        let paths: Vec<_> = World::files(&disk).into_keys().filter(|path| with_sums || !path.contains("sums")).collect();
+        for (which, damage) in &harms {
+            let path = &paths[usize::from(*which) % paths.len()];
+            if disk.contents(path).is_ok() {
+                harm(&disk, path, damage);
+            }
+        }
+        World::open(disk.snapshot(), file_entries, world.log.clone(), None, false).check();
+        if with_sums {
+            // Damage of both may agree by chance or by malice; that it does no harm is all.
+            let _any = recover(disk.directory(), file_entries, &world.log, world.complete_to, true);
+            return Ok(());
+        }
+        let (table, report) = recover(disk.directory(), file_entries, &world.log, world.complete_to, true).unwrap();
+        for ((topic, id), expected) in world.log.queues(world.log.end()) {
+            let queue = table.find(&topic, QueueId(id)).unwrap();
+            prop_assert_eq!(queue.numbering(), expected.last().unwrap().next(), "{} {}: {}", topic, id, report);
+            for entry in &expected {
+                match queue.entry(entry.offset) {
+                    Ok(found) => prop_assert_eq!(found, *entry),
+                    Err(error) => prop_assert!(matches!(error, crate::QueueError::Damaged { .. }), "{}", error),
+                }
+            }
+        }
     }
 }
 
