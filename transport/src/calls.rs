@@ -97,7 +97,7 @@ impl Calls {
 
     /// Calls without an answer, and answers nobody fetched.
     #[cfg(test)]
-    fn len(&self) -> (usize, usize) {
+    pub(crate) fn len(&self) -> (usize, usize) {
         (self.deadlines.len(), self.waiting.len() - self.deadlines.len())
     }
 }

@@ -287,10 +287,9 @@ impl ConnectionEnd for End {
     }
 }
 
-/// Wakes the driver if it is parked and has something to do.
+/// Wakes the driver if it is parked: there is a frame, a close, or an answer less to wait for.
 fn wake(mut state: MutexGuard<'_, State>) {
-    let idle = state.outbox.len() == 0 && state.closing.is_none();
-    let driver = if idle { None } else { state.driver.take() };
+    let driver = state.driver.take();
     drop(state);
     if let Some(driver) = driver {
         driver.wake();
@@ -328,5 +327,76 @@ impl Drop for Waiting {
         if let Some(opaque) = self.opaque {
             self.end.lock().calls.forget(opaque);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Network;
+
+    struct Unwatched;
+
+    impl Watch for Unwatched {
+        fn stray(&self, _count: u64) {}
+    }
+
+    fn end(network: &Network, limits: Limits) -> Arc<End> {
+        let address = SocketAddr::from(([10, 0, 0, 1], 1));
+        End::new(Parts {
+            id: ConnectionId(1),
+            local: address,
+            peer: address,
+            limits: Arc::new(limits),
+            runtime: Arc::new(network.host(address.ip())),
+            watch: Arc::new(Unwatched),
+        })
+    }
+
+    /// proves: B27, M45
+    #[test]
+    fn calls_that_are_dropped_in_any_state_leave_no_entry() {
+        let network = Network::seeded(1);
+        let end = end(&network, Limits::default());
+        let limit = Duration::from_secs(1);
+        drop(end.call(Command::request(1), limit));
+        let expired = end.call(Command::request(1), limit);
+        end.expire(end.runtime.now() + limit);
+        drop(expired);
+        end.send(Command::one_way(1)).unwrap();
+        let failed = end.call(Command::request(1), limit);
+        end.finish(&CloseReason::Peer);
+        drop(failed);
+        drop(end.call(Command::request(1), limit));
+        assert_eq!(end.lock().calls.len(), (0, 0));
+    }
+
+    #[test]
+    fn frames_in_flight_wake_a_parked_driver_once() {
+        let network = Network::seeded(1);
+        let end = end(&network, Limits::default());
+        assert!(matches!(end.park(Waker::noop(), true), Parked::Until(None)));
+        assert!(end.lock().driver.is_some());
+        for _ in 0..3 {
+            end.send(Command::one_way(1)).unwrap();
+            assert!(end.lock().driver.is_none(), "the first frame took the waker");
+        }
+        assert!(matches!(end.park(Waker::noop(), true), Parked::No));
+        let mut writing = Outbox::default();
+        assert_eq!(end.take_outgoing(&mut writing), Ok(true));
+        assert!(matches!(end.park(Waker::noop(), true), Parked::Until(None)));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_expressed_lets_the_reading_go_on() {
+        let network = Network::seeded(1);
+        let end = end(&network, Limits { unanswered_requests: 1, ..Limits::default() });
+        end.received(&mut Vec::new(), 1, 100, &mut Vec::new());
+        assert!(matches!(end.park(Waker::noop(), false), Parked::Until(None)));
+        let mut answer = Command::request(1).answer(200_050);
+        answer.encoding = crate::HeaderEncoding::Binary;
+        assert_eq!(end.send(answer), Err(SendError::Inexpressible));
+        assert!(end.lock().driver.is_none(), "woken to read");
+        assert!(matches!(end.park(Waker::noop(), false), Parked::No));
     }
 }
