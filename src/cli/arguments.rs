@@ -15,7 +15,7 @@ Exit codes:
 
 /// RocketMQ's architecture in one small program.
 #[derive(Debug, Parser)]
-#[command(name = "staticfire", version, about, after_help = EXIT_CODES)]
+#[command(name = "staticfire", version, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
