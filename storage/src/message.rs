@@ -185,6 +185,11 @@ pub enum MessageError {
         /// The id.
         found: QueueId,
     },
+    /// The message says that it is an inner batch, and its queue has an entry for each message.
+    InnerBatch {
+        /// Messages in it.
+        messages: u16,
+    },
 }
 
 impl fmt::Display for MessageError {
@@ -199,6 +204,12 @@ impl fmt::Display for MessageError {
                 properties::PROPERTIES_LEN_MAX
             ),
             Self::QueueId { found } => write!(f, "queue id {found} is above {}", QueueId::MAX),
+            Self::InnerBatch { messages } => {
+                write!(
+                    f,
+                    "an inner batch of {messages} messages goes to batch queues only; send them as a batch"
+                )
+            }
         }
     }
 }

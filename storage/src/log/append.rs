@@ -8,7 +8,7 @@ use crate::blank::{self, BLANK_LEN_MIN};
 use crate::dispatch::{DelayLevels, DispatchFact, TagsCode, messages_in};
 use crate::error::Failure;
 use crate::message::{Message, MessageError};
-use crate::queue::{ConsumeQueue, QueueEntry};
+use crate::queue::{ConsumeQueue, Layout, QueueEntry};
 use crate::record::{self, Encoded};
 use crate::{Epoch, PhysicalOffset, Position, QueueOffset};
 
@@ -149,10 +149,15 @@ impl Staged {
         levels: &DelayLevels,
         queue: Arc<ConsumeQueue>,
     ) -> Result<(), MessageError> {
+        // The sender sets the flag; stored in an ordinary queue it would take numbers without entries.
+        let messages = messages_in(message.sys_flag, message.properties());
+        if messages > 1 && queue.layout() == Layout::Single {
+            return Err(MessageError::InnerBatch { messages });
+        }
         let encoded = record::encode(message, store_host, &mut self.bytes)?;
         let entry = message.transaction().is_queued().then(|| EntryFacts {
             tags: TagsCode::of(message.topic.as_str(), message.properties(), levels),
-            messages: messages_in(message.sys_flag, message.properties()),
+            messages,
         });
         self.records.push(StagedRecord { encoded, queue, entry });
         Ok(())
