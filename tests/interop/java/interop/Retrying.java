@@ -59,7 +59,8 @@ final class Retrying {
         var latest = new long[3];
         took.forEach((n, nanos) -> {
             long millis = nanos / 1_000_000;
-            check(millis >= wait[n % 3], "%d: level %d came after %d ms", n, n % 3, millis);
+            // Brokers count whole milliseconds, so a wait may seem one shorter.
+            check(millis >= wait[n % 3] - 1, "%d: level %d came after %d ms", n, n % 3, millis);
             latest[n % 3] = Math.max(latest[n % 3], millis - wait[n % 3]);
         });
         check(latest[1] < 3_000 && latest[2] < 3_000, "up to %d and %d ms late", latest[1], latest[2]);
