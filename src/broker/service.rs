@@ -11,7 +11,8 @@ use super::shared::{Shared, lock};
 use super::turn::{Handled, Reply, Turn};
 use crate::protocol::codes::{request, response};
 
-/// Accepts connections from the moment the address is known; answers once the store is open.
+/// Accepts connections from the moment the address is known, closes those that ask before the store
+/// is open, and answers from then on.
 #[derive(Default)]
 pub struct Front {
     ready: OnceLock<Arc<Shared>>,
@@ -37,14 +38,21 @@ impl Service for Front {
     }
 
     fn turn(&self, connection: &Connection, requests: &mut Vec<Command>) {
-        let Some(shared) = self.ready.get().filter(|shared| !shared.is_stopping()) else {
+        let Some(shared) = self.ready.get() else {
+            // Clients announce their groups when a connection opens and then every 30 s. A heartbeat
+            // refused now would leave their consumers unknown, and without messages, for that long;
+            // a connection that is gone they open again at once.
+            requests.clear();
+            connection.close();
+            return;
+        };
+        if shared.is_stopping() {
             for request in requests.drain(..).filter(|request| !request.is_one_way()) {
-                let refusal =
-                    Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is starting or stopping");
+                let refusal = Refusal::new(response::SERVICE_NOT_AVAILABLE, "the broker is stopping");
                 let _ = connection.send(refusal.answer(&request));
             }
             return;
-        };
+        }
         let mut turn = Turn::new(shared, connection);
         for request in requests.drain(..) {
             turn.take(&request);
@@ -135,5 +143,69 @@ impl Shared {
                     .with_remark(format!(" request type {code} not supported")),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use staticfire_transport::{Call, ConnectionEnd, SendError};
+
+    use super::*;
+
+    /// A connection that must not be answered on.
+    #[derive(Debug, Default)]
+    struct Silent {
+        closed: AtomicBool,
+    }
+
+    impl ConnectionEnd for Silent {
+        fn id(&self) -> ConnectionId {
+            ConnectionId(1)
+        }
+
+        fn local(&self) -> SocketAddr {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 1))
+        }
+
+        fn peer(&self) -> SocketAddr {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 2))
+        }
+
+        fn send(&self, command: Command) -> Result<(), SendError> {
+            panic!("answered {command:?}")
+        }
+
+        fn send_all(&self, commands: &mut Vec<Command>) -> Result<(), SendError> {
+            panic!("answered {commands:?}")
+        }
+
+        fn call(&self, request: Command, _limit: Duration) -> Call {
+            panic!("called {request:?}")
+        }
+
+        fn close(&self) {
+            self.closed.store(true, Ordering::Release);
+        }
+
+        fn is_open(&self) -> bool {
+            !self.closed.load(Ordering::Acquire)
+        }
+    }
+
+    /// A heartbeat refused while the broker starts would not be repeated for 30 s.
+    #[test]
+    fn a_request_before_the_store_is_open_closes_the_connection() {
+        let end = Arc::new(Silent::default());
+        let connection = Connection::new(Arc::clone(&end) as Arc<dyn ConnectionEnd>);
+        let front = Front::default();
+        front.opened(&connection);
+        assert!(connection.is_open());
+        let mut requests = vec![Command::request(request::HEART_BEAT), Command::one_way(request::HEART_BEAT)];
+        front.turn(&connection, &mut requests);
+        assert!(requests.is_empty() && !connection.is_open());
     }
 }
