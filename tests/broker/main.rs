@@ -5,6 +5,7 @@
 
 mod consuming;
 mod groups;
+mod racing;
 mod retrying;
 mod safety;
 mod sending;

@@ -9,7 +9,8 @@ use staticfire::transport::Command;
 
 use crate::world::{World, number, pull, send};
 
-fn create(topic: &str, queues: i32) -> Command {
+/// Asks for a topic with this many queues.
+pub fn create(topic: &str, queues: i32) -> Command {
     Command::request(request::UPDATE_AND_CREATE_TOPIC)
         .with_ext("topic", topic)
         .with_ext("defaultTopic", "TBW102")
