@@ -154,7 +154,8 @@ pub(crate) fn recover(
     report.min = segments.first().map_or(end, |segment| segment.start);
     report.end = end;
     report.clean = !known.aborted;
-    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && !known.aborted;
+    let whole = segments.last().is_none_or(|last| last.file.len() == known.segment_bytes);
+    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && !known.aborted && whole;
     if !trusted {
         let epoch = known.state.map_or(crate::Epoch(0), |state| state.epoch);
         clear_tail(&**directory, &mut segments, end, tail.as_ref(), (epoch, known.segment_bytes))
@@ -216,8 +217,10 @@ impl<'a> Scan<'a> {
             _ => state.durable,
         };
         let last = segments.last().map_or(min, Segment::end);
-        // A mark outside the files that are there says nothing about them.
+        // A mark outside the files that are there says nothing about them, nor does one behind a
+        // file that is missing or too short.
         let at = if (min..=last).contains(&trusted) { trusted } else { min };
+        let at = at.min(whole_to(segments, min, known.segment_bytes));
         report.scanned_from = at;
         Self { known, segments, report, at, store_ms: state.store_ms, tail: None }
     }
@@ -228,47 +231,55 @@ impl<'a> Scan<'a> {
                 At::Record(record) => self.take(&record),
                 At::NextSegment(start) if self.is_end(start) => {
                     self.at = start;
-                    return Ok(());
+                    return self.require_durable();
                 }
                 At::NextSegment(start) => self.at = start,
-                At::PastLastFile => return Ok(()),
+                At::PastLastFile => return self.require_durable(),
                 At::Nothing(what) if planted("Z9") => {
                     self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
                     return Ok(());
                 }
                 At::Nothing(what) => match self.next_valid(self.at)? {
-                    Some((record, last_end)) => {
-                        if self.was_durable(&record) {
-                            let (from, to) = (self.at, record.physical());
-                            self.report.damaged.push(Damage { from, to, what });
-                            self.at = to;
-                        } else {
-                            self.tail = Some(TailCut { at: self.at, what, orphaned_to: Some(last_end) });
-                            return Ok(());
-                        }
+                    Some((record, _)) if self.was_durable(&record) => self.keep(record.physical(), what),
+                    _ if self.at < self.durable() => self.keep_up_to_durable(what)?,
+                    Some((_, last_end)) => {
+                        self.tail = Some(TailCut { at: self.at, what, orphaned_to: Some(last_end) });
+                        return Ok(());
                     }
-                    None => return self.end_here(what),
+                    None if what == WhatIsWrong::Zeros => return Ok(()),
+                    None => {
+                        self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
+                        return Ok(());
+                    }
                 },
             }
         }
     }
 
-    /// Nothing valid follows: the log ends here, unless it was durable up to a later place.
-    fn end_here(&mut self, what: WhatIsWrong) -> Result<(), OpenError> {
-        let durable = self.known.state.map_or(PhysicalOffset(0), |state| state.durable);
-        if self.at < durable {
-            let to = durable;
-            if self.segments.iter().all(|segment| !(segment.start <= to && to <= segment.end())) {
-                return Err(OpenError::LostDurable { end: self.at, durable });
-            }
-            self.report.damaged.push(Damage { from: self.at, to, what });
-            self.at = to;
-            return Ok(());
+    fn durable(&self) -> PhysicalOffset {
+        self.known.state.map_or(PhysicalOffset(0), |state| state.durable)
+    }
+
+    /// The files end here: nothing may be missing that had been flushed.
+    fn require_durable(&self) -> Result<(), OpenError> {
+        let (end, durable) = (self.at, self.durable());
+        if end < durable { Err(OpenError::LostDurable { end, durable }) } else { Ok(()) }
+    }
+
+    /// Goes on at the durable mark, although nothing valid stands before it.
+    fn keep_up_to_durable(&mut self, what: WhatIsWrong) -> Result<(), OpenError> {
+        let durable = self.durable();
+        if self.segments.iter().all(|segment| !(segment.start <= durable && durable <= segment.end())) {
+            return Err(OpenError::LostDurable { end: self.at, durable });
         }
-        if what != WhatIsWrong::Zeros {
-            self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
-        }
+        self.keep(durable, what);
         Ok(())
+    }
+
+    /// Notes that nothing valid stands from here to `to`, and goes on there.
+    fn keep(&mut self, to: PhysicalOffset, what: WhatIsWrong) {
+        self.report.damaged.push(Damage { from: self.at, to, what });
+        self.at = to;
     }
 
     fn take(&mut self, record: &Record) {
@@ -277,12 +288,12 @@ impl<'a> Scan<'a> {
         self.report.records += 1;
     }
 
-    /// Proof that `record`, and so everything before it, had been flushed: it lies below our
-    /// durable mark, or RocketMQ's checkpoint names a younger one. (Of the same millisecond there
-    /// may be several, and only the first of them was certainly flushed.)
+    /// Proof that everything before `record` had been flushed: it does not start behind our durable
+    /// mark, or RocketMQ's checkpoint names a younger one. (Of the same millisecond there may be
+    /// several, and only the first of them was certainly flushed.)
     fn was_durable(&self, record: &Record) -> bool {
         let state = self.known.state.unwrap_or_default();
-        record.physical() < state.durable || record.store_ms() < self.known.checkpoint.physic_ms
+        record.physical() <= state.durable || record.store_ms() < self.known.checkpoint.physic_ms
     }
 
     fn is_end(&self, start: PhysicalOffset) -> bool {
@@ -341,6 +352,20 @@ impl<'a> Scan<'a> {
         let file = || path(segment.start);
         segment.file.read(from..segment.file.len()).map_err(|error| OpenError::io(&file(), error))
     }
+}
+
+/// Up to where the files are all there and have their full length. The last one may be short: it
+/// counts from its start on.
+fn whole_to(segments: &[Segment], min: PhysicalOffset, segment_bytes: u64) -> PhysicalOffset {
+    let mut end = min;
+    for segment in segments {
+        let whole = segment.start == end && segment.file.len() == segment_bytes;
+        if !whole {
+            break;
+        }
+        end = segment.end();
+    }
+    end
 }
 
 /// What stands at a position.

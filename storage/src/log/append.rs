@@ -293,10 +293,12 @@ impl CommitLog {
 
     pub(super) fn create_segment(&self, start: PhysicalOffset) -> Result<(), AppendError> {
         let _one = self.rolling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.segments.find(start).is_some() {
-            return Ok(());
-        }
         let no_segment = |error| AppendError::NoSegment { start, error: Arc::new(error) };
+        if let Some(segment) = self.segments.find(start) {
+            // A file that somebody made shorter under us would be asked for again and again.
+            let whole = segment.file.len() == self.options.segment_bytes;
+            return if whole { Ok(()) } else { Err(no_segment(std::io::ErrorKind::UnexpectedEof.into())) };
+        }
         self.segments.create(start).map_err(no_segment)
     }
 }
