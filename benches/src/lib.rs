@@ -1,0 +1,19 @@
+//! Shared parts of the benchmarks.
+//!
+//! Every number is a ratio of two things measured in turns in one run on one machine, and is printed
+//! with its mode and its goal; a number alone says more about the machine than about the code. Sizes
+//! come from the environment, see [`measure::setting`]. What is measured against:
+//!
+//! | ours | floor |
+//! |---|---|
+//! | `Store::append`, `Store::append_each` | `pwrite` of the same bytes |
+//! | `Receipt::wait(Flushed)` by many threads | [`group_log`]: one mutex, one flush for all who wait |
+//! | `Queue::read` | walking the mapped log and checking every record's CRC |
+//! | a broker over TCP | [`floor`]: one thread that knows one request |
+
+pub mod floor;
+pub mod frames;
+pub mod group_log;
+pub mod load;
+pub mod measure;
+pub mod server;
