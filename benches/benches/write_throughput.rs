@@ -109,13 +109,14 @@ fn written(rounds: u64) {
     print_written(record.len(), count, &took);
 }
 
+/// One of the two clocks of a measurement, in seconds.
+type Clock = fn(&Took) -> f64;
+
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn print_written(len: usize, count: usize, took: &[Vec<Took>; 4]) {
-    let us = |which: usize, seconds: fn(&Took) -> f64| {
-        median(took[which].iter().map(seconds).collect()) / count as f64 * 1e6
-    };
-    let clocks: [(&str, fn(&Took) -> f64); 2] =
-        [("time", |took| took.seconds), ("CPU", |took| took.cpu_seconds)];
+    let us =
+        |which: usize, seconds: Clock| median(took[which].iter().map(seconds).collect()) / count as f64 * 1e6;
+    let clocks: [(&str, Clock); 2] = [("time", |took| took.seconds), ("CPU", |took| took.cpu_seconds)];
     for (name, clock) in clocks {
         println!(
             "written   {name} in us per record of {len} bytes: pwrite {:.2}, append {:.2}; 32 together: pwrite {:.2}, append_each {:.2}",
