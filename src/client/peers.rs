@@ -101,19 +101,22 @@ impl Peers {
     }
 
     fn dialled(&self, peer: SocketAddr, dialled: &Dialled) {
-        let waiting = {
+        let (slot, closed) = {
             let mut slots = lock(&self.slots);
             let slot = slots.by_address.remove(&peer);
-            match dialled {
-                Ok(connection) if slots.closed => connection.close(),
-                Ok(connection) => {
-                    slots.by_address.insert(peer, Slot::Open(connection.clone()));
-                }
-                Err(_) => {}
+            if let Ok(connection) = dialled
+                && !slots.closed
+            {
+                slots.by_address.insert(peer, Slot::Open(connection.clone()));
             }
-            slot
+            (slot, slots.closed)
         };
-        if let Some(Slot::Dialling(waiting)) = waiting {
+        if let Ok(connection) = dialled
+            && closed
+        {
+            connection.close();
+        }
+        if let Some(Slot::Dialling(waiting)) = slot {
             waiting.into_iter().for_each(|promise| promise.keep(dialled.clone()));
         }
     }
