@@ -94,6 +94,9 @@ impl ConsumerOffsets {
     /// A group nobody has seen starts at 0 on a queue that never lost an entry and is either
     /// empty or still in memory. RocketMQ leaves the empty queue to the consumer, which then asks
     /// for the end: a message stored in between is never consumed.
+    /// A known offset is answered within the queue: after retention passed it, the oldest message
+    /// kept is the next one, and a pull below it would only be told so (after 10 s of waiting, in
+    /// older clients).
     #[must_use]
     pub fn position(
         &self,
@@ -105,7 +108,7 @@ impl ConsumerOffsets {
             return Position::At(reset);
         }
         match self.known(group, topic, queue) {
-            Some(known) => Position::At(known.min(age.max)),
+            Some(known) => Position::At(known.max(age.min).min(age.max)),
             None if !at_start_if_unknown => Position::Unknown,
             None if age.max.0 == 0 => Position::At(QueueOffset(0)),
             None if age.min.0 == 0 && age.start_is_recent => Position::At(QueueOffset(0)),
@@ -281,13 +284,14 @@ mod tests {
         );
     }
 
-    /// proves: I65
+    /// proves: I64, I65
     #[test]
-    fn a_known_offset_is_never_answered_past_the_end_of_the_log() {
+    fn a_known_offset_is_answered_within_the_queue() {
         let mut offsets = ConsumerOffsets::default();
         commit(&mut offsets, 9, CommitSource::Explicit);
         assert_eq!(offsets.position(ROW, age(0, 9, true), true), at(9));
         assert_eq!(offsets.position(ROW, age(0, 4, true), true), at(4), "the log lost its tail");
+        assert_eq!(offsets.position(ROW, age(12, 20, true), true), at(12), "retention passed it");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod consuming;
 mod groups;
 mod racing;
+mod registering;
 mod retrying;
 mod safety;
 mod sending;

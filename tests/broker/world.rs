@@ -50,7 +50,7 @@ pub struct World {
     pub broker: Option<Broker>,
     pub options: BrokerOptions,
     pub durability: Durability,
-    _name_server: NameServer,
+    name_server: Option<NameServer>,
     clients: u8,
 }
 
@@ -65,9 +65,7 @@ impl World {
         let network = Network::seeded(seed);
         let disk = SimulatedDisk::new(seed);
         network.add_source(Arc::new(Pump(disk.clone())));
-        let host = network.host(NAME_SERVER);
-        let listen = NameServerOptions { listen: (NAME_SERVER, 9876).into(), ..NameServerOptions::default() };
-        let name_server = NameServer::start(&host, Arc::new(host.clone()), listen).unwrap();
+        let name_server = name_server(&network);
         let mut options = BrokerOptions {
             listen: (BROKER, 10911).into(),
             name_servers: vec![name_server.address()],
@@ -83,7 +81,7 @@ impl World {
             broker: None,
             options,
             durability,
-            _name_server: name_server,
+            name_server: Some(name_server),
             clients: 0,
         };
         world.start();
@@ -117,6 +115,13 @@ impl World {
         self.start();
     }
 
+    /// The name server dies and starts again, knowing nothing.
+    pub fn restart_name_server(&mut self) {
+        self.network.host(NAME_SERVER).kill();
+        drop(self.name_server.take());
+        self.name_server = Some(name_server(&self.network));
+    }
+
     pub fn broker(&self) -> &Broker {
         self.broker.as_ref().unwrap()
     }
@@ -138,6 +143,12 @@ impl World {
     pub fn name_server(&mut self) -> Client {
         self.client_of((NAME_SERVER, 9876).into())
     }
+}
+
+fn name_server(network: &Network) -> NameServer {
+    let host = network.host(NAME_SERVER);
+    let options = NameServerOptions { listen: (NAME_SERVER, 9876).into(), ..NameServerOptions::default() };
+    NameServer::start(&host, Arc::new(host.clone()), options).unwrap()
 }
 
 /// What a broker says of its own accord.
