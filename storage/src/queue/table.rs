@@ -164,7 +164,7 @@ impl QueueTable {
         })
     }
 
-    /// Drops the entries of all records at or behind `cut`, durably; see [`ConsumeQueue::truncate`].
+    /// Drops the entries of all records at or behind `cut`, durably.
     ///
     /// # Errors
     /// The first error; the other queues are treated all the same.
