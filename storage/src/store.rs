@@ -66,7 +66,8 @@ impl Store {
         let opened = crate::open::open(options)?;
         let store = Self(Arc::new(opened));
         if store.0.options.background == Background::Threads {
-            let housekeeper = Housekeeper::start(Arc::downgrade(&store.0));
+            let housekeeper = Housekeeper::start(Arc::downgrade(&store.0))
+                .map_err(|error| crate::OpenError::io("the thread of the store", error))?;
             *store.0.housekeeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(housekeeper);
         }
         store.0.drive();

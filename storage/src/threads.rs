@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this file turns steps into threads")]
 
+use std::io;
 use std::sync::Weak;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(crate) struct Housekeeper {
 }
 
 impl Housekeeper {
-    pub(crate) fn start(store: Weak<Inner>) -> Self {
+    pub(crate) fn start(store: Weak<Inner>) -> io::Result<Self> {
         let (stop, stopped) = bounded::<()>(0);
         let work = move || {
             while stopped.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
@@ -29,9 +30,9 @@ impl Housekeeper {
                 store.housekeep();
             }
         };
-        let thread = std::thread::Builder::new().name("staticfire-store".into()).spawn(work);
         // Without the thread nothing would ever be flushed in `written` mode.
-        Self { stop: Some(stop), thread: Some(thread.expect("the system starts a thread")) }
+        let thread = std::thread::Builder::new().name("staticfire-store".into()).spawn(work)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
