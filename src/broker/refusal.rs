@@ -104,7 +104,10 @@ impl From<&AppendError> for Refusal {
             AppendError::NoSegment { .. } => {
                 Self::system("create mapped file failed, server is busy or broken.")
             }
-            AppendError::Fenced { .. } | AppendError::Failed(_) | AppendError::Closed => Self::new(
+            AppendError::Fenced { .. }
+            | AppendError::NotAtEnd { .. }
+            | AppendError::Failed(_)
+            | AppendError::Closed => Self::new(
                 response::SERVICE_NOT_AVAILABLE,
                 "service not available now. The store takes no messages at present",
             ),

@@ -79,7 +79,7 @@ impl Store {
     /// anywhere and may cross segments.
     ///
     /// # Errors
-    /// [`AppendError`]; `Fenced` when this log has its own producers or does not end at `at`.
+    /// [`AppendError`]; `NotAtEnd` when this log has its own producers or does not end at `at`.
     pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
         self.0.log.append_raw(at, bytes)?;
         self.0.drive();

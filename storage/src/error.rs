@@ -20,6 +20,7 @@ pub struct Failure {
 enum FailedStep {
     Write,
     Flush,
+    Cut,
 }
 
 impl Failure {
@@ -29,6 +30,11 @@ impl Failure {
 
     pub(crate) fn flush(file: String, error: io::Error) -> Self {
         Self { what: FailedStep::Flush, file, at: None, error: Arc::new(error) }
+    }
+
+    pub(crate) fn cut(error: io::Error) -> Self {
+        let file = crate::log::segments::FOLDER.to_owned();
+        Self { what: FailedStep::Cut, file, at: None, error: Arc::new(error) }
     }
 
     /// The kind of the system's error.
@@ -43,6 +49,9 @@ impl fmt::Display for Failure {
         let Self { file, error, .. } = self;
         match (self.what, self.at) {
             (FailedStep::Write, Some(at)) => write!(f, "{file}: writing at byte {at} failed: {error}")?,
+            (FailedStep::Cut, _) => {
+                return write!(f, "{file}: a cut was not finished: {error}; reopen the store to finish it");
+            }
             _ => write!(f, "{file}: flushing failed: {error}")?,
         }
         f.write_str("; what was not flushed may be lost, reopen the store to find out")

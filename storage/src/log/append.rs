@@ -44,6 +44,15 @@ pub enum AppendError {
         /// The epoch for which the log was fenced.
         epoch: Epoch,
     },
+    /// Another node's bytes do not continue this log. Nothing of them from `at` on was taken.
+    NotAtEnd {
+        /// Where they would have gone.
+        at: PhysicalOffset,
+        /// Where the log ends.
+        end: PhysicalOffset,
+        /// The log is not fenced: it numbers messages of its own.
+        open: bool,
+    },
     /// A write or flush failed. The store must be reopened.
     Failed(Failure),
     /// The store is closed.
@@ -62,6 +71,12 @@ impl fmt::Display for AppendError {
                 write!(f, "the segment at {start} cannot be created: {error}; make room and try again")
             }
             Self::Fenced { epoch } => write!(f, "the log was fenced for epoch {epoch}"),
+            Self::NotAtEnd { open: true, .. } => {
+                f.write_str("the log takes messages of its own; fence it first")
+            }
+            Self::NotAtEnd { at, end, .. } => {
+                write!(f, "bytes for {at} do not continue a log that ends at {end}")
+            }
             Self::Failed(failure) => failure.fmt(f),
             Self::Closed => f.write_str("the store is closed"),
         }
@@ -309,9 +324,7 @@ impl Staged {
         let first = self.records.first().map_or(0, |record| u64::from(record.encoded.len()));
         if together { self.bytes.len() as u64 } else { first }
     }
-}
 
-impl Staged {
     /// Records from the front that fit into `room` bytes together.
     fn fitting(&self, room: u64) -> usize {
         let mut left = room;

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::segments::{FOLDER, Segment, path};
 use super::{CommitLog, Slot};
 use crate::disk::{Directory, SegmentFile, write_all_at};
+use crate::error::Failure;
 use crate::log::AppendError;
 use crate::state::{self, Cut, StateFile};
 use crate::{Epoch, PhysicalOffset};
@@ -50,26 +51,28 @@ impl CommitLog {
     /// the caller has checked the frame, and dispatch reads every record.
     ///
     /// # Errors
-    /// [`AppendError`]; [`AppendError::Fenced`] when the log is not fenced (it has its own
+    /// [`AppendError`]; [`AppendError::NotAtEnd`] when the log is not fenced (it has its own
     /// producers then) or does not end at `at`.
-    pub(crate) fn append_raw(&self, at: PhysicalOffset, mut bytes: &[u8]) -> Result<(), AppendError> {
+    pub(crate) fn append_raw(&self, mut at: PhysicalOffset, mut bytes: &[u8]) -> Result<(), AppendError> {
         while !bytes.is_empty() {
-            let end = self.head().end;
-            self.create_missing_segment(end)?;
+            if self.head().end == at {
+                self.create_missing_segment(at)?;
+            }
             let mut head = self.head();
-            if head.accepting || head.end != end || end < at {
-                return Err(AppendError::Fenced { epoch: head.epoch });
+            if head.accepting || head.end != at {
+                return Err(AppendError::NotAtEnd { at, end: head.end, open: head.accepting });
             }
             if let Some(failure) = self.failure() {
                 return Err(AppendError::Failed(failure.clone()));
             }
             let segment = self.options.segment_bytes;
-            let room = usize::try_from(segment - end.0 % segment).unwrap_or(usize::MAX);
+            let room = usize::try_from(segment - at.0 % segment).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             let len = now.len() as u64;
-            head.slots.push_back(Slot { start: end, len, bytes: Some(now.to_vec()), facts: Vec::new() });
+            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()), facts: Vec::new() });
             head.staged += len;
-            head.end = end.after(len);
+            at = at.after(len);
+            head.end = at;
             let end = head.extend_published();
             self.marks.appended(end);
             bytes = later;
@@ -92,8 +95,17 @@ impl CommitLog {
             assert!(to >= self.marks.confirmed(), "a cut at {to} would take back confirmed bytes");
             head.epoch
         };
-        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = Cut { end: to, epoch };
+        self.carry_out(cut, file).inspect_err(|error| {
+            // Files and marks may disagree from here on; the next open finishes the cut.
+            let error = io::Error::new(error.kind(), error.to_string());
+            self.fail(Failure::cut(error));
+        })
+    }
+
+    fn carry_out(&self, cut: Cut, file: &mut StateFile) -> io::Result<()> {
+        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = cut.end;
         let mut state = file.state();
         state.cut = Some(cut);
         state.durable = state.durable.min(to);
