@@ -80,7 +80,8 @@ fn written(close: bool) -> &'static SimulatedDisk {
 fn apply(disk: &SimulatedDisk, change: &[u8]) {
     let [file, what, high, low, bytes @ ..] = change else { return };
     let files: Vec<String> = disk.paths().into_iter().filter(|path| disk.contents(path).is_ok()).collect();
-    let path = &files[usize::from(*file) % files.len()];
+    // Changes before this one may have removed everything.
+    let Some(path) = files.get(usize::from(*file) % files.len().max(1)) else { return };
     let at = usize::from(u16::from_be_bytes([*high, *low]));
     match what % 6 {
         0 => edit(disk, path, |content| {
