@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointFile};
+use crate::checkpoint::{self, Checkpoint, CheckpointFile, LastEnd};
 use crate::disk::{Directory, DirectoryLock};
 use crate::dispatch::{DispatchRules, Dispatcher};
 use crate::log::{CommitLog, LogOptions, segments};
@@ -119,7 +119,7 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner, OpenError> {
     let mut report = RecoveryReport::default();
     let remembered = read_state(&*directory, &mut report)?;
     let known = Known {
-        aborted: checkpoint::was_aborted(&*directory).map_err(|e| OpenError::io(checkpoint::ABORT, e))?,
+        last: LastEnd::read(&*directory).map_err(|e| OpenError::io(checkpoint::ABORT, e))?,
         state: remembered.as_ref().map(StateFile::state),
         checkpoint: Checkpoint::read(&*directory).map_err(|e| OpenError::io(checkpoint::PATH, e))?,
         segment_bytes: options.segment_bytes,
@@ -129,9 +129,10 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner, OpenError> {
         directory.make_directory(folder).map_err(|error| OpenError::io(folder, error))?;
     }
     let recovered = recovery::recover(&directory, &known, &mut report.log)?;
-    // Before anything is accepted: a crash from here on is not a clean exit.
+    let file = remember(&*directory, remembered, &recovered, known.last)?;
+    // Before anything is accepted: a crash from here on is not a clean exit. And not before it is
+    // remembered where the records of others end: from here on they would be taken for torn ones.
     checkpoint::mark_open(&*directory).map_err(|error| OpenError::io(checkpoint::ABORT, error))?;
-    let file = remember(&*directory, remembered, &recovered, known.aborted)?;
     let checkpoint = CheckpointFile::open(&*directory).map_err(|e| OpenError::io(checkpoint::PATH, e))?;
     assemble(options, directory, clock, (recovered, known, file, checkpoint), (report, lock))
 }
@@ -174,13 +175,13 @@ fn remember(
     directory: &dyn Directory,
     remembered: Option<StateFile>,
     recovered: &Recovered,
-    aborted: bool,
+    last: LastEnd,
 ) -> Result<StateFile, OpenError> {
     let io = |error| OpenError::io(state::PATH, error);
     // A directory that RocketMQ wrote holds records without checksums up to its end.
     let fresh = State { epoch: Epoch(1), sealed_from: recovered.end, ..State::default() };
     let old = remembered.as_ref().map_or(fresh, StateFile::state);
-    let sealed_from = match old.sealed_to(aborted) {
+    let sealed_from = match old.sealed_to(last) {
         // Somebody else appended since.
         end if end < recovered.end => recovered.end,
         _ => old.sealed_from.min(recovered.end),
@@ -250,10 +251,10 @@ fn assemble(
     let range = LogRange {
         min: marks.min,
         end,
-        // Somebody who appended since we closed the store wrote to the queues too.
+        // Somebody who appended wrote to the queues too.
         complete_to: known
             .state
-            .filter(|_| closed_at.is_none_or(|at| at == end))
+            .filter(|state| !state.had_guests(known.last) && closed_at.is_none_or(|at| at == end))
             .map(|state| state.queues_complete),
         clean: report.log.clean && closed_at == Some(end),
     };

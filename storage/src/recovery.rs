@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, LastEnd};
 use crate::disk::{Directory, EntryKind};
 use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans};
 use crate::log::search::valid_records_after;
@@ -128,7 +128,7 @@ impl fmt::Display for LogRecovery {
 
 /// What recovery knows before it reads the log.
 pub(crate) struct Known {
-    pub(crate) aborted: bool,
+    pub(crate) last: LastEnd,
     /// `None` for a directory without notes of ours.
     pub(crate) state: Option<State>,
     pub(crate) checkpoint: Checkpoint,
@@ -153,9 +153,9 @@ pub(crate) fn recover(
     let (end, tail, store_ms) = (scan.at, scan.tail, scan.store_ms);
     report.min = segments.first().map_or(end, |segment| segment.start);
     report.end = end;
-    report.clean = !known.aborted;
+    report.clean = known.last == LastEnd::Closed;
     let whole = segments.last().is_none_or(|last| last.file.len() == known.segment_bytes);
-    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && !known.aborted && whole;
+    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && report.clean && whole;
     if !trusted {
         let epoch = known.state.map_or(crate::Epoch(0), |state| state.epoch);
         clear_tail(&**directory, &mut segments, end, tail.as_ref(), (epoch, known.segment_bytes))
@@ -212,8 +212,11 @@ impl<'a> Scan<'a> {
     fn new(known: &'a Known, segments: &'a [Segment], report: &'a mut LogRecovery) -> Self {
         let min = segments.first().map_or(PhysicalOffset(0), |segment| segment.start);
         let state = known.state.unwrap_or_default();
-        let trusted = match (known.aborted, state.clean_end) {
-            (false, Some(end)) => end,
+        let trusted = match (known.last, state.clean_end) {
+            (LastEnd::Closed, Some(end)) => end,
+            // A guest that recovered the log may have cut it lower and gone on there: what was the
+            // end of a record to us need not be one of its.
+            _ if state.had_guests(known.last) => min,
             _ => state.durable,
         };
         let last = segments.last().map_or(min, Segment::end);
@@ -341,7 +344,7 @@ impl<'a> Scan<'a> {
     }
 
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
-        self.known.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, self.known.aborted))
+        self.known.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, self.known.last))
     }
 
     fn whole_end(&self, segment: &Segment) -> PhysicalOffset {

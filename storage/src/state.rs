@@ -19,6 +19,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::checkpoint::LastEnd;
 use crate::disk::{Directory, SegmentFile, write_all_at};
 use crate::{Epoch, PhysicalOffset, RecordCrc};
 
@@ -55,20 +56,29 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Where the records end that all carry their own checksum. What stands behind was appended by
-    /// RocketMQ, after we had closed the store or, when it ended without `abort` file although we
-    /// had not, after RocketMQ recovered it.
-    pub(crate) fn sealed_to(&self, aborted: bool) -> PhysicalOffset {
+    /// Did somebody else have the store open after we last did, as far as its marks tell? Without
+    /// `abort` file although we had not closed it, RocketMQ did.
+    pub(crate) fn had_guests(&self, last: LastEnd) -> bool {
+        match last {
+            LastEnd::Closed => self.clean_end.is_none(),
+            LastEnd::Killed => false,
+            LastEnd::KilledElsewhere => true,
+        }
+    }
+
+    /// Where the records end that all carry their own checksum. What stands behind may have been
+    /// appended by RocketMQ, after we had closed the store or after it recovered it.
+    pub(crate) fn sealed_to(&self, last: LastEnd) -> PhysicalOffset {
         match self.clean_end {
             Some(end) => end,
-            None if aborted => PhysicalOffset(u64::MAX),
-            None => self.durable,
+            None if self.had_guests(last) => self.durable,
+            None => PhysicalOffset(u64::MAX),
         }
     }
 
     /// Which check a record at `at` must pass in a directory that is not open.
-    pub(crate) fn crc_at(&self, at: PhysicalOffset, aborted: bool) -> RecordCrc {
-        let ours = self.sealed_from <= at && at < self.sealed_to(aborted);
+    pub(crate) fn crc_at(&self, at: PhysicalOffset, last: LastEnd) -> RecordCrc {
+        let ours = self.sealed_from <= at && at < self.sealed_to(last);
         if ours { RecordCrc::Required } else { RecordCrc::IfPresent }
     }
 }

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 pub use finding::{Finding, Problem, Severity};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, LastEnd};
 use crate::disk::{Directory, DirectoryEntry, EntryKind};
 use crate::dispatch::DispatchRules;
 use crate::state::{self, Found, State, StateFile};
@@ -137,7 +137,7 @@ pub fn verify_with(directory: &dyn Directory, rules: &DispatchRules) -> Result<V
         records: walked.records,
         queues: counted.queues,
         entries: counted.entries,
-        closed: notes.closed,
+        closed: notes.closed(),
         findings: findings.listed,
         omitted: findings.omitted,
     })
@@ -162,7 +162,7 @@ impl Findings {
 /// What the store says about itself: our state file, or RocketMQ's checkpoint and abort file.
 #[derive(Debug)]
 struct Notes {
-    closed: bool,
+    last: LastEnd,
     /// `None` for RocketMQ's directories.
     state: Option<State>,
     checkpoint: checkpoint::Checkpoint,
@@ -177,14 +177,21 @@ impl Notes {
         };
         let top = directory.list("").map_err(VerifyError::io("."))?;
         let there = |name: &str| top.iter().find(|entry| entry.name == name && entry.kind == EntryKind::File);
-        let aborted = there(checkpoint::ABORT).is_some();
+        let last = match there(checkpoint::ABORT) {
+            Some(_) => LastEnd::read(directory).map_err(VerifyError::io(checkpoint::ABORT))?,
+            None => LastEnd::Closed,
+        };
         let notes = match directory.open(state::PATH) {
             Ok(file) => file.read(0..file.len()).map_err(VerifyError::io(state::PATH))?,
             Err(_) => bytes::Bytes::new(),
         };
         if let Some(at) = state::first_unexpected(&notes) {
             // The slot that was being written when the process died; the other one counts.
-            let severity = if aborted && state.is_some() { Severity::Leftover } else { Severity::Damage };
+            let severity = if last != LastEnd::Closed && state.is_some() {
+                Severity::Leftover
+            } else {
+                Severity::Damage
+            };
             findings.add(severity, state::PATH, at as u64, Problem::State);
         }
         let len = there(checkpoint::PATH).map_or(0, |entry| entry.len);
@@ -194,16 +201,20 @@ impl Notes {
         }
         let checkpoint =
             checkpoint::Checkpoint::read(directory).map_err(VerifyError::io(checkpoint::PATH))?;
-        Ok(Self { closed: !aborted, state, checkpoint })
+        Ok(Self { last, state, checkpoint })
     }
 
     fn crc(&self, at: PhysicalOffset) -> RecordCrc {
-        self.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, !self.closed))
+        self.state.map_or(RecordCrc::IfPresent, |state| state.crc_at(at, self.last))
+    }
+
+    fn closed(&self) -> bool {
+        self.last == LastEnd::Closed
     }
 
     /// Damage, or what a crash may leave: `after_crash` tells whether it can be that.
     fn severity(&self, after_crash: bool) -> Severity {
-        if !self.closed && after_crash { Severity::Leftover } else { Severity::Damage }
+        if !self.closed() && after_crash { Severity::Leftover } else { Severity::Damage }
     }
 
     /// Whether the queue entry of the record at `physical`, stored at `store_ms`, must exist.
@@ -212,7 +223,7 @@ impl Notes {
         /// RocketMQ dispatches again what is at most this much older than its checkpoint says.
         const ROCKETMQ_MARGIN_MS: i64 = 3000;
         match self.state {
-            _ if self.closed => true,
+            _ if self.closed() => true,
             Some(state) => physical < state.queues_complete,
             None => store_ms <= self.checkpoint.physic_ms.min(self.checkpoint.logics_ms) - ROCKETMQ_MARGIN_MS,
         }

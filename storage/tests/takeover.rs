@@ -12,10 +12,14 @@ use staticfire_storage::{
 
 const SEGMENT: &str = "commitlog/00000000000000000000";
 
-fn open(disk: &SimulatedDisk) -> Store {
+fn options(disk: &SimulatedDisk) -> StoreOptions {
     let mut options = StoreOptions::on(disk.directory(), Arc::new(SystemClock));
     (options.segment_bytes, options.queue_file_entries) = (64 << 10, 100);
-    Store::open(options).unwrap()
+    options
+}
+
+fn open(disk: &SimulatedDisk) -> Store {
+    Store::open(options(disk)).unwrap()
 }
 
 fn message(body: &'static str) -> Message {
@@ -41,6 +45,12 @@ fn rocketmqs(body: &'static str, number: u64, at: u64, store_ms: i64) -> Vec<u8>
     let len = bytes.len() as u32;
     bytes[..4].copy_from_slice(&len.to_be_bytes());
     bytes
+}
+
+/// RocketMQ opens the directory and serves: it writes its process id into the file.
+fn rocketmq_serves(disk: &SimulatedDisk) {
+    let _ = disk.directory().remove("abort");
+    disk.put("abort", b"4711").unwrap();
 }
 
 /// RocketMQ opens, appends one message without dispatching it, and ends with or without a trace.
@@ -97,7 +107,7 @@ fn what_rocketmq_appended_after_we_closed_is_read() {
 fn what_rocketmq_appended_before_it_was_killed_is_read() {
     let (disk, end) = ours(true);
     let end = rocketmq_appends(&disk, "theirs 2", 2, end);
-    disk.put("abort", b"4711").unwrap();
+    rocketmq_serves(&disk);
     check(&disk, &["ours 0", "ours 1", "theirs 2"], end);
 }
 
@@ -108,4 +118,49 @@ fn what_rocketmq_appended_after_it_recovered_our_crash_is_read() {
     let end = rocketmq_appends(&disk, "theirs 2", 2, end);
     disk.directory().remove("abort").unwrap();
     check(&disk, &["ours 0", "ours 1", "theirs 2"], end);
+}
+
+/// proves: D1, the same when both were killed, we first: its records carry no checksum of their own,
+/// and are not taken for torn ones of ours
+#[test]
+fn what_rocketmq_appended_between_two_kills_is_read() {
+    let (disk, end) = ours(false);
+    let end = rocketmq_appends(&disk, "theirs 2", 2, end);
+    let end = rocketmq_appends(&disk, "theirs 3", 3, end);
+    rocketmq_serves(&disk);
+    check(&disk, &["ours 0", "ours 1", "theirs 2", "theirs 3"], end);
+}
+
+/// proves: D1, the same at every step of our opening: nothing that it appended is lost by a second crash
+#[test]
+fn a_crash_while_we_open_after_rocketmq_keeps_what_it_appended() {
+    let (disk, end) = ours(false);
+    let end = rocketmq_appends(&disk, "theirs 2", 2, end);
+    rocketmq_serves(&disk);
+    let (mut images, mut step) = (0, 0);
+    loop {
+        let opening = disk.snapshot();
+        opening.crash_at_step(opening.steps() + step);
+        let opened = Store::open(options(&opening)).is_ok();
+        for image in opening.crash_images(20) {
+            let store = open(&image);
+            assert_eq!(store.marks().written, PhysicalOffset(end), "step {step}: {}", store.report());
+            images += 1;
+        }
+        if opened {
+            break;
+        }
+        step += 1;
+    }
+    assert!(step > 10 && images > 100, "{step} steps, {images} images");
+}
+
+/// proves: D1, I6: records of ours that were torn are still told from RocketMQ's
+#[test]
+fn a_record_of_ours_without_its_checksum_is_torn_when_nobody_else_was_here() {
+    let (disk, end) = ours(false);
+    rocketmq_appends(&disk, "torn 2", 2, end);
+    let store = open(&disk);
+    assert_eq!(store.marks().written, PhysicalOffset(end), "{}", store.report());
+    assert!(store.report().log.tail.is_some());
 }

@@ -204,11 +204,16 @@ impl Model {
     /// RocketMQ goes by its own marks: `abort` while the store is open, and what `checkpoint` says
     /// once it is closed.
     pub fn check_marks(&self, image: &SimulatedDisk) -> Result<(), Violation> {
-        let aborted = image.contents("abort").is_ok();
+        let abort = image.contents("abort");
+        let aborted = abort.is_ok();
         let promised = self.records.iter().any(|record| record.flushed() == Some(Outcome::Reached));
         if promised && !self.turning && aborted == self.closed {
             let what = format!("closed: {}, but `abort` exists: {aborted}", self.closed);
             return Err(Violation::new("I74", what));
+        }
+        // It names us, so that what stands in the log is held to the checksums that we write.
+        if promised && !self.turning && abort.is_ok_and(|content| content != b"staticfire\n") {
+            return Err(Violation::new("I74", "`abort` does not say that it is ours"));
         }
         let physic_ms = image.contents("checkpoint").ok().and_then(|bytes| bytes.first_chunk().copied());
         if promised && self.closed && physic_ms.map(i64::from_be_bytes) != Some(super::NOW_MS) {
