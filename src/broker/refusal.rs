@@ -119,7 +119,7 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         Self::system(match error {
             ReadError::OutOfRange { .. } | ReadError::NoRecord { .. } => "there is no such message",
-            ReadError::Damaged { .. } | ReadError::Queue(_) | ReadError::Io { .. } => {
+            ReadError::Damaged { .. } | ReadError::Queue(_) | ReadError::Failed(_) | ReadError::Io { .. } => {
                 "the message cannot be read"
             }
         })

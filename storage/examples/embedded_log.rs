@@ -1,4 +1,4 @@
-//! A log inside a program: append, read, go on reading, lose the power, open again.
+//! A log inside a program: append, read, follow, lose the power, open again.
 //!
 //! ```sh
 //! cargo run -p staticfire-storage --example embedded_log
@@ -20,15 +20,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for body in ["paid", "packed", "sent"] {
         store.append(&Message::new(topic.clone(), queue, body))?.wait(Durability::Flushed)?;
     }
-    let (orders, mut next) = (store.queue("orders", queue).ok_or("no such queue")?, QueueOffset(0));
-    while next < orders.max() {
-        let records = orders.read(next, 2)?; // slices of the log, nothing is copied
-        records.iter().for_each(|record| println!("{:?} at {}", record.body(), record.physical()));
-        next.0 += records.len() as u64;
+    let orders = store.queue("orders", queue).ok_or("no such queue")?;
+    for record in orders.read(QueueOffset(0), 32)? {
+        println!("{:?} at {}", record.body(), record.physical()); // slices of the log, nothing is copied
     }
+    let mut tail = store.subscribe(&topic, queue, orders.max());
+    store.append(&Message::new(topic, queue, "received"))?;
+    println!("{:?} is new", tail.next().ok_or("closed")??.body()); // waits for what is not there yet
 
     let store = open(&disk.crash())?; // the power went, and nobody closed anything
     print!("{}", store.report());
-    assert_eq!(store.queue("orders", queue).map(|orders| orders.max()), Some(QueueOffset(3)));
+    assert_eq!(store.queue("orders", queue).map(|orders| orders.max()), Some(QueueOffset(4)));
     Ok(())
 }

@@ -86,6 +86,8 @@ pub enum ReadError {
     },
     /// A consume queue cannot answer.
     Queue(Arc<crate::queue::QueueError>),
+    /// A write or flush failed while a subscription waited: nothing more will come.
+    Failed(Failure),
     /// The system's error.
     Io {
         /// The position asked for.
@@ -117,6 +119,7 @@ impl fmt::Display for ReadError {
                 "the record at {at} is damaged: {error}; `staticfire store verify` lists all damage"
             ),
             Self::Queue(error) => error.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
             Self::Io { at, error } => write!(f, "reading the log at {at} failed: {error}"),
         }
     }

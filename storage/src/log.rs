@@ -69,6 +69,7 @@ pub(crate) struct CommitLog {
     buffers: ArrayQueue<Vec<u8>>,
     facts: Mutex<Facts>,
     failure: OnceLock<Failure>,
+    on_failure: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Where the next record goes, and what was reserved and not yet written.
@@ -135,6 +136,7 @@ impl CommitLog {
             buffers: ArrayQueue::new(64),
             facts: Mutex::default(),
             failure: OnceLock::new(),
+            on_failure: OnceLock::new(),
             options,
         }
     }
@@ -150,6 +152,12 @@ impl CommitLog {
     fn fail(&self, failure: Failure) {
         drop(self.failure.set(failure));
         self.marks.fail();
+        self.on_failure.get().into_iter().for_each(|tell| tell());
+    }
+
+    /// Calls `tell` when the log fails, besides everybody who waits for a mark.
+    pub(crate) fn on_failure(&self, tell: impl Fn() + Send + Sync + 'static) {
+        drop(self.on_failure.set(Box::new(tell)));
     }
 
     /// The record at `at`, checked.

@@ -262,6 +262,10 @@ fn assemble(
         .map_err(|error| OpenError::Queues(Box::new(error)))?;
     let queues = Arc::new(queues);
     report.queues = found;
+    log.on_failure({
+        let queues = Arc::clone(&queues);
+        move || queues.wake_listeners()
+    });
     let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, options.observers.clone(), end);
     Ok(Inner::new(directory, log, queues, dispatcher, options, file, checkpoint, (report, lock)))
 }

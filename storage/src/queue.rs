@@ -29,6 +29,7 @@ mod time;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Waker;
 
 pub use believe::Distrust;
 pub use entry::{Layout, QueueEntry};
@@ -68,6 +69,8 @@ struct State {
     removed: bool,
     /// A cut was left half done.
     poisoned: bool,
+    /// Who is to be woken when the queue changes, by the number of the listener.
+    listeners: Vec<(u64, Waker)>,
 }
 
 /// What became of a pushed entry.
@@ -81,7 +84,14 @@ pub enum Pushed {
 
 impl ConsumeQueue {
     fn new(topic: TopicName, id: QueueId, slots: Slots) -> Self {
-        let state = State { slots, begin: 0, last_end: PhysicalOffset(0), removed: false, poisoned: false };
+        let state = State {
+            slots,
+            begin: 0,
+            last_end: PhysicalOffset(0),
+            removed: false,
+            poisoned: false,
+            listeners: Vec::new(),
+        };
         let zero = || AtomicU64::new(0);
         Self { topic, id, numbering: zero(), min: zero(), max: zero(), state: RwLock::new(state) }
     }
@@ -175,6 +185,7 @@ impl ConsumeQueue {
             self.begin_at(&mut state, entry.offset);
         }
         self.append(&mut state, entry, store_ms)?;
+        wake(state);
         Ok(Pushed::Appended)
     }
 
@@ -331,7 +342,34 @@ impl ConsumeQueue {
     fn remove(&self) -> Result<(), QueueError> {
         let mut state = self.write();
         state.removed = true;
-        state.slots.remove_all()
+        let removed = state.slots.remove_all();
+        wake(state);
+        removed
+    }
+
+    /// Wakes `waker` at the next change, in place of an earlier one of the same listener. False, and
+    /// nothing is remembered, when the queue does not end at `next` or was removed.
+    pub(crate) fn listen(&self, listener: u64, next: QueueOffset, waker: &Waker) -> bool {
+        let mut state = self.write();
+        if state.removed || self.max() != next {
+            return false;
+        }
+        state.listeners.retain(|(other, _)| *other != listener);
+        state.listeners.push((listener, waker.clone()));
+        true
+    }
+
+    pub(crate) fn stop_listening(&self, listener: u64) {
+        self.write().listeners.retain(|(other, _)| *other != listener);
+    }
+
+    fn wake_listeners(&self) {
+        wake(self.write());
+    }
+
+    /// The topic was removed: nothing comes any more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.read().removed
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -341,6 +379,13 @@ impl ConsumeQueue {
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Wakes, without the lock, everybody who listens.
+fn wake(mut state: RwLockWriteGuard<'_, State>) {
+    let listeners = std::mem::take(&mut state.listeners);
+    drop(state);
+    listeners.into_iter().for_each(|(_, waker)| waker.wake());
 }
 
 impl State {

@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     dispatching: Combiner,
     report: RecoveryReport,
     closed: AtomicBool,
+    /// Closed, and all that was done for it: nothing becomes readable any more.
+    ended: AtomicBool,
     housekeeper: Mutex<Option<Housekeeper>>,
     lock: Mutex<Option<DirectoryLock>>,
 }
@@ -239,6 +241,8 @@ impl Store {
         let housekeeper = self.0.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(housekeeper);
         let closed = self.0.finish();
+        self.0.ended.store(true, Ordering::Release);
+        self.0.queues.wake_listeners();
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
     }
@@ -403,9 +407,15 @@ impl Inner {
             dispatching: Combiner::default(),
             report,
             closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             housekeeper: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
         }
+    }
+
+    /// True once the store was closed and whoever follows it has seen all there is.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     fn admit(&self) -> Result<(), AppendError> {

@@ -119,6 +119,11 @@ impl QueueTable {
         self.read().get(topic).map_or_else(Vec::new, |queues| queues.values().cloned().collect())
     }
 
+    /// Wakes everybody who listens to a queue: the store has ended.
+    pub(crate) fn wake_listeners(&self) {
+        self.all().iter().for_each(|queue| queue.wake_listeners());
+    }
+
     /// Names of all topics with queues, in order.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicName> {
