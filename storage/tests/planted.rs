@@ -13,8 +13,8 @@ use staticfire_storage::{
 
 use crash_suite::{Effort, Op, Seen, Workload, explore};
 
-const BUGS: [&str; 10] =
-    ["Z1", "Z5", "Z6", "Z9", "Z11", "Z14", "Z42", "any-epoch", "append-past-fence", "flush-after-cut"];
+const BUGS: [&str; 11] =
+    ["Z1", "Z5", "Z6", "Z9", "Z11", "Z12", "Z14", "Z42", "any-epoch", "append-past-fence", "flush-after-cut"];
 
 fn workloads() -> Vec<Workload> {
     use Op::*;
@@ -89,7 +89,7 @@ fn damage_below_the_durable_mark() -> Result<(), String> {
     Err(format!("{left} records left\n{}", store.report()))
 }
 
-/// proves: Z1, Z5, Z6, Z9, Z11, Z14, Z42 and the three of the spine are caught
+/// proves: Z1, Z5, Z6, Z9, Z11, Z12, Z14, Z42 and the three of the spine are caught
 #[test]
 fn every_planted_bug_is_caught() {
     let disks = [(1, DiskFaults::calm()), (2, DiskFaults::default()), (3, DiskFaults::default())];
