@@ -1,25 +1,15 @@
 //! Messages as applications see them: to be sent, and received.
 
 use std::fmt;
-use std::io::{Read, Write};
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::read::ZlibDecoder;
-use flate2::write::ZlibEncoder;
 use staticfire_storage::message::sys_flag;
 use staticfire_storage::properties::{self, Properties, PropertyError};
 use staticfire_storage::{Record, TopicName};
 
 use super::MessageFault;
+use super::packing::{PACKING, unpack};
 use crate::protocol::body::MessageQueue;
-
-/// A compressed body may unpack to this much, in bytes; RocketMQ's limit on a message is 4 MiB.
-const UNPACKED_MAX: u64 = 64 << 20;
-/// What official clients use, too.
-const LEVEL: u32 = 5;
-/// "Compressed, with ZLIB".
-pub(super) const ZLIB_FLAGS: i32 = sys_flag::COMPRESSED | 0x300;
 
 /// A message to be sent. Cloning shares the body.
 ///
@@ -106,7 +96,7 @@ impl Message {
         let mut kept = Vec::new();
         properties::append_without(&mut kept, record.properties().as_bytes(), properties::CRC32);
         let mut copy = Self::to(retry_topic, record.body()).flag(record.flag());
-        (copy.properties, copy.sys_flag) = (kept, record.sys_flag() & ZLIB_FLAGS);
+        (copy.properties, copy.sys_flag) = (kept, record.sys_flag() & PACKING);
         copy
     }
 
@@ -123,25 +113,6 @@ impl Message {
         }
         Ok(())
     }
-}
-
-/// The body packed, when that makes it smaller.
-pub(super) fn pack(body: &Bytes) -> Option<Bytes> {
-    let mut encoder = ZlibEncoder::new(Vec::with_capacity(body.len() / 2), Compression::new(LEVEL));
-    encoder.write_all(body).ok()?;
-    let packed = encoder.finish().ok()?;
-    (packed.len() < body.len()).then(|| packed.into())
-}
-
-/// The body unpacked; `None` when it is damaged, too large, or packed in a way not known here (LZ4,
-/// Zstandard).
-fn unpack(body: &Bytes, flags: i32) -> Option<Bytes> {
-    if !matches!(flags & sys_flag::COMPRESSION, 0 | 0x300) {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(body.len().saturating_mul(4).min(4 << 20));
-    ZlibDecoder::new(&body[..]).take(UNPACKED_MAX + 1).read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= UNPACKED_MAX).then(|| bytes.into())
 }
 
 /// A message from a broker. Cloning shares its bytes.
@@ -196,7 +167,9 @@ impl ReceivedMessage {
         &self.body
     }
 
-    /// True when the body is compressed in a way not known here, so that [`Self::body`] is as sent.
+    /// True when the body is compressed and could not be unpacked, so that [`Self::body`] is as sent: it
+    /// is damaged, packed in a way not known here, or larger than
+    /// [`UNPACKED_MAX`](super::UNPACKED_MAX) when unpacked.
     #[must_use]
     pub const fn is_packed(&self) -> bool {
         self.packed
@@ -300,20 +273,6 @@ pub(super) mod tests {
         let copy = Message::copy_for_retry(&received, TopicName::new("%RETRY%group").unwrap());
         assert_eq!(copy.property_value(properties::RETRY_TOPIC), Some("orders"));
         assert_eq!(copy.property_value(properties::CRC32), None);
-    }
-
-    /// proves: B28
-    #[test]
-    fn packed_bodies_are_unpacked_within_bounds_and_others_left_as_they_are() {
-        let body = Bytes::from(vec![7; 10_000]);
-        let packed = pack(&body).unwrap();
-        assert_eq!(unpack(&packed, ZLIB_FLAGS).as_ref(), Some(&body));
-        assert_eq!(unpack(&packed, sys_flag::COMPRESSED), Some(body), "as 4.x clients say it");
-        assert_eq!(unpack(&packed, sys_flag::COMPRESSED | 0x200), None, "Zstandard");
-        assert_eq!(unpack(&packed.slice(..20), ZLIB_FLAGS), None, "torn");
-        let bomb = pack(&vec![0; 65 << 20].into()).unwrap();
-        assert_eq!(unpack(&bomb, ZLIB_FLAGS), None);
-        assert_eq!(pack(&Bytes::from_static(b"short")), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod error;
 mod message;
+mod packing;
 mod peers;
 mod producer;
 mod pull;
@@ -28,6 +29,7 @@ pub mod allocate;
 
 pub use error::{ClientError, MessageFault};
 pub use message::{Message, ReceivedMessage};
+pub use packing::UNPACKED_MAX;
 pub use producer::{Producer, ProducerOptions, SendResult, SendStatus};
 pub use pull::{PullStatus, Pulled};
 pub use pull_consumer::{PullConsumer, PullConsumerOptions};

@@ -12,7 +12,8 @@ use staticfire_storage::batch::{self, BatchPart};
 use staticfire_storage::properties::{self, Properties};
 use staticfire_transport::{Body, Command, Monotonic};
 
-use super::message::{Message, ZLIB_FLAGS, pack};
+use super::message::Message;
+use super::packing::{ZLIB_FLAGS, pack};
 use super::peers::Limits;
 use super::shared::{Client, Shared, not_understood, refused};
 use super::unique_key::UniqueKeys;
