@@ -121,6 +121,28 @@ fn a_server_says_where_and_how_it_serves_and_stops_cleanly_at_a_signal() {
     }
 }
 
+/// Who has another directory is another member of a broadcasting group.
+#[test]
+fn a_consumer_may_remember_in_a_directory_how_far_it_got() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(&folder.path().join("data"), "written");
+    let at = server.name_server();
+    produce(at, &["--count", "20"]);
+    let consume = |offsets: &str, count: &str| {
+        let offsets = folder.path().join(offsets);
+        let fixed = ["consume", "--json", "--name-server", at, "--topic", "orders", "--count", count];
+        let lines = json_lines(&ok(&[&fixed[..], &["--offsets", text(&offsets)]].concat()));
+        let place = |line: &Value| {
+            line["offset"].is_u64().then(|| (line["queue"].to_string(), line["offset"].to_string()))
+        };
+        lines.iter().filter_map(place).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (first, second) = (consume("a", "12"), consume("a", "8"));
+    assert_eq!((first.len(), second.len(), first.union(&second).count()), (12, 8, 20));
+    assert_eq!(consume("b", "20").len(), 20);
+    assert!(folder.path().join("a/staticfire-cli/offsets.json").exists());
+}
+
 #[test]
 fn a_second_process_on_the_same_directory_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();

@@ -132,6 +132,10 @@ pub struct ConsumeArguments {
     /// The group whose offsets say where to go on. A group without offsets starts at the oldest message.
     #[arg(long, default_value = "staticfire-cli")]
     pub group: String,
+    /// Remember in this directory, and not at the brokers, how far the group got: who has another directory
+    /// gets all messages as well. The file is DIR/GROUP/offsets.json, as RocketMQ's Java client keeps it.
+    #[arg(long, value_name = "DIR")]
+    pub offsets: Option<PathBuf>,
     /// Print no messages, only how fast they came.
     #[arg(long)]
     pub quiet: bool,

@@ -1,9 +1,10 @@
 //! `staticfire consume`: prints what a topic holds, from where its group stands.
 //!
 //! It reads all queues of the topic; two of them in one group both get every message. The group remembers
-//! how far it got, to the message.
+//! how far it got, to the message: at the brokers, or with `--offsets` in a directory.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use staticfire::client::{
-    Client, ClientError, ClientOptions, PullConsumer, PullConsumerOptions, ReceivedMessage,
+    Client, ClientError, ClientOptions, DirectoryOffsets, KeptOffsets, OffsetStore, PullConsumer,
+    PullConsumerOptions, ReceivedMessage,
 };
 use staticfire::protocol::body::MessageQueue;
 use staticfire::protocol::names::GroupName;
@@ -38,6 +40,10 @@ pub fn consume(arguments: &ConsumeArguments) -> Result<(), Failure> {
     let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
     let options = ClientOptions::new(arguments.name_server.iter().copied());
     let client = Client::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options);
+    let offsets = match &arguments.offsets {
+        Some(path) => Some(Offsets::read(path, &group)?),
+        None => None,
+    };
     let options = PullConsumerOptions { expression: arguments.tag.clone(), ..PullConsumerOptions::default() };
     let consumer = PullConsumer::new(&client, group, options).map_err(Failure::not_started)?;
     let bar = if arguments.quiet { progress(arguments.count) } else { ProgressBar::hidden() };
@@ -46,6 +52,8 @@ pub fn consume(arguments: &ConsumeArguments) -> Result<(), Failure> {
         stop: &stop,
         tcp: &tcp,
         consumer,
+        queues: Vec::new(),
+        offsets,
         bar,
         messages: 0,
         bytes: 0,
@@ -61,6 +69,8 @@ struct Run<'a> {
     stop: &'a AtomicBool,
     tcp: &'a Tcp,
     consumer: PullConsumer,
+    queues: Vec<MessageQueue>,
+    offsets: Option<Offsets>,
     bar: ProgressBar,
     messages: u64,
     bytes: u64,
@@ -68,6 +78,23 @@ struct Run<'a> {
     /// When the first and the last message came.
     first: Option<Monotonic>,
     last: Monotonic,
+}
+
+/// The group's offsets in a directory.
+struct Offsets {
+    place: DirectoryOffsets,
+    group: GroupName,
+    /// As they were at the start.
+    at_start: KeptOffsets,
+}
+
+impl Offsets {
+    fn read(path: &Path, group: &GroupName) -> Result<Self, Failure> {
+        let failure = |error| Failure::not_started(format!("{}: {error}", path.display()));
+        let place = DirectoryOffsets::at(path).map_err(failure)?;
+        let at_start = place.load(group).map_err(failure)?;
+        Ok(Self { place, group: group.clone(), at_start })
+    }
 }
 
 impl Run<'_> {
@@ -82,15 +109,26 @@ impl Run<'_> {
             }
             if self.tcp.now().since(committed) >= COMMIT {
                 // What is not committed now is committed in a second, or at the end.
-                let _ = self.consumer.commit().await;
+                let _ = self.commit().await;
                 committed = self.tcp.now();
             }
         }
         self.bar.finish_and_clear();
-        let committed = self.consumer.commit().await;
+        let committed = self.commit().await;
         self.report()?;
         self.consumer.close().await;
         committed.map_err(|error| Failure::not_well(format!("the group's offsets are not stored: {error}")))
+    }
+
+    async fn commit(&self) -> Result<(), String> {
+        let Some(Offsets { place, group, .. }) = &self.offsets else {
+            return self.consumer.commit().await.map_err(|error| error.to_string());
+        };
+        let positions = self
+            .queues
+            .iter()
+            .filter_map(|queue| self.consumer.position(queue).map(|offset| (queue.clone(), offset)));
+        place.store(group, &positions.collect()).map_err(|error| error.to_string())
     }
 
     /// Waits for the topic, and takes all its queues.
@@ -99,7 +137,7 @@ impl Run<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             let queues = self.consumer.queues(&self.arguments.topic).await;
             let joined = match queues {
-                Ok(queues) => self.consumer.assign(queues).await,
+                Ok(queues) => self.assign(queues).await,
                 Err(error) => Err(error),
             };
             match joined {
@@ -112,6 +150,20 @@ impl Run<'_> {
                 }
                 Err(error) => return Err(Failure::not_started(error)),
             }
+        }
+        Ok(())
+    }
+
+    async fn assign(&mut self, queues: Vec<MessageQueue>) -> Result<(), ClientError> {
+        self.consumer.assign(queues.clone()).await?;
+        self.queues = queues;
+        let Some(offsets) = &self.offsets else { return Ok(()) };
+        for queue in &self.queues {
+            let offset = match offsets.at_start.get(queue) {
+                Some(offset) => *offset,
+                None => self.consumer.min_offset(queue).await?,
+            };
+            self.consumer.seek(queue, offset);
         }
         Ok(())
     }

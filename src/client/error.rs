@@ -67,6 +67,13 @@ pub enum ClientError {
         /// What is wrong with it.
         message: String,
     },
+    /// The offsets of a broadcasting group, which are kept here and not at brokers, cannot be read.
+    KeptOffsets {
+        /// The group.
+        group: String,
+        /// What is wrong.
+        message: String,
+    },
     /// There was not enough time.
     TimedOut,
     /// The client was closed.
@@ -137,6 +144,9 @@ impl fmt::Display for ClientError {
                 write!(f, "{peer} refused: {} ({code}) {remark}", response::name(*code).unwrap_or("code"))
             }
             Self::Answer { peer, message } => write!(f, "the answer of {peer} is not understood: {message}"),
+            Self::KeptOffsets { group, message } => {
+                write!(f, "the offsets of group {group} cannot be read: {message}")
+            }
             Self::TimedOut => f.write_str("it took too long"),
             Self::Closed => f.write_str("the client is closed"),
         }

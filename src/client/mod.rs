@@ -13,6 +13,7 @@
 //! whole cluster in virtual time.
 
 mod error;
+mod kept_offsets;
 mod message;
 mod packing;
 mod peers;
@@ -28,6 +29,7 @@ mod wait;
 pub mod allocate;
 
 pub use error::{ClientError, MessageFault};
+pub use kept_offsets::{DirectoryOffsets, KeptOffsets, MemoryOffsets, OffsetStore};
 pub use message::{Message, ReceivedMessage};
 pub use packing::UNPACKED_MAX;
 pub use producer::{Producer, ProducerOptions, SendResult, SendStatus};

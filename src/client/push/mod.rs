@@ -28,7 +28,7 @@ use staticfire_transport::Monotonic;
 
 use super::shared::{Client, Member, OffsetReset, Shared};
 use super::wait::{Signal, all_of, lock};
-use super::{ClientError, Producer, ProducerOptions};
+use super::{ClientError, KeptOffsets, MemoryOffsets, OffsetStore, Producer, ProducerOptions};
 use crate::protocol::body::{
     ConsumeFromWhere, ConsumeType, ConsumerData, MASTER_ID, MessageModel, MessageQueue, ResetOffsetBody,
     SubscriptionData,
@@ -55,8 +55,11 @@ pub enum StartFrom {
 #[derive(Clone, Debug)]
 pub struct PushConsumerOptions {
     /// Does every member get all messages (broadcasting), or one of them each (clustering)? Default:
-    /// clustering. Offsets of a broadcasting group live in memory: every start begins at `start`.
+    /// clustering.
     pub model: MessageModel,
+    /// Where a broadcasting consumer keeps its offsets, which no broker keeps. Default: in memory, so
+    /// that every process begins at `start`; see [`DirectoryOffsets`](super::DirectoryOffsets).
+    pub offsets: Arc<dyn OffsetStore>,
     /// Where the group starts. Default: at the end.
     pub start: StartFrom,
     /// One message after the other in each queue, and a queue locked for one member? Default: no.
@@ -85,6 +88,7 @@ impl Default for PushConsumerOptions {
     fn default() -> Self {
         Self {
             model: MessageModel::Clustering,
+            offsets: Arc::new(MemoryOffsets::default()),
             start: StartFrom::Latest,
             ordered: false,
             concurrency: 20,
@@ -109,6 +113,8 @@ struct Inner {
     options: PushConsumerOptions,
     subscriptions: BTreeMap<String, SubscriptionData>,
     listener: Arc<dyn Listener>,
+    /// Broadcasting: how far we got.
+    kept: Mutex<offsets::Kept>,
     queues: Mutex<BTreeMap<MessageQueue, Arc<OwnedQueue>>>,
     /// Raised when the group changed.
     changed: Arc<Signal>,
@@ -137,7 +143,7 @@ struct QueueState {
     given_up: bool,
     /// Listener calls under way.
     running: usize,
-    /// The offset the broker has.
+    /// The offset the broker has, or our own store of a broadcasting group.
     committed: Option<i64>,
     locked_at: Option<Monotonic>,
     /// Ordered consumption: how often the first messages came.
@@ -151,8 +157,8 @@ impl PushConsumer {
     /// members of a group must have the same.
     ///
     /// # Errors
-    /// A topic's name or an expression is refused. Brokers and name servers that do not answer are
-    /// no error: consumption begins when they do.
+    /// A topic's name or an expression is refused, or the offsets of a broadcasting group cannot be
+    /// read. Brokers and name servers that do not answer are no error: consumption begins when they do.
     pub async fn start(
         client: &Client,
         group: GroupName,
@@ -171,6 +177,12 @@ impl PushConsumer {
             let retry = group.retry_topic();
             wanted.insert(retry.as_str().to_owned(), SubscriptionData::tags(retry.as_str(), "*", version)?);
         }
+        let kept = match options.model {
+            MessageModel::Clustering => KeptOffsets::new(),
+            MessageModel::Broadcasting => options.offsets.load(&group).map_err(|error| {
+                ClientError::KeptOffsets { group: group.to_string(), message: error.to_string() }
+            })?,
+        };
         let inner_group = GroupName::new(CLIENT_INNER_PRODUCER)?;
         let inner = Arc::new(Inner {
             retries: Producer::new(client, inner_group, ProducerOptions::default()),
@@ -179,6 +191,7 @@ impl PushConsumer {
             options,
             subscriptions: wanted,
             listener,
+            kept: Mutex::new(offsets::Kept::new(kept)),
             queues: Mutex::default(),
             changed: Arc::default(),
             closing: AtomicBool::new(false),
@@ -276,6 +289,7 @@ impl Inner {
     async fn give_up_all(self: &Arc<Self>, wait: Duration) {
         let queues = std::mem::take(&mut *lock(&self.queues));
         all_of(queues.into_values().map(|owned| self.give_up(owned, wait))).await;
+        self.keep();
     }
 
     /// Stops pulling a queue, waits up to `wait` for its listener calls, stores its offset and
