@@ -9,6 +9,8 @@ pub mod broker;
 pub mod client;
 pub mod name_server;
 pub mod protocol;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 /// Runs the example of the README.
 #[cfg(doctest)]

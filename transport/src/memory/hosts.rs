@@ -39,6 +39,8 @@ pub(super) struct HostState {
     listeners: BTreeMap<u16, Accepting>,
     next_port: u16,
     wall_shift_ms: i64,
+    /// How fast the wall clock runs too fast, in millionths, and since when.
+    wall_drift: (i64, Monotonic),
     random: Random,
 }
 
@@ -72,6 +74,7 @@ impl Host {
             listeners: BTreeMap::new(),
             next_port: FIRST_FREE_PORT,
             wall_shift_ms: 0,
+            wall_drift: (0, Monotonic::default()),
             random: Random::named(world.seed, &format!("host {ip}")),
         });
         if !host.up {
@@ -157,6 +160,17 @@ impl Host {
     pub fn shift_wall(&self, by_ms: i64) {
         if let Some(host) = self.world.lock().hosts.get_mut(&self.ip) {
             host.wall_shift_ms = host.wall_shift_ms.saturating_add(by_ms);
+        }
+    }
+
+    /// Lets the wall clock run `per_million` millionths too fast from now on, or too slow if below 0.
+    /// What it gained so far stays, also when the host restarts.
+    pub fn drift_wall(&self, per_million: i64) {
+        let mut state = self.world.lock();
+        let now = state.now;
+        if let Some(host) = state.hosts.get_mut(&self.ip) {
+            host.wall_shift_ms = host.wall_shift_ms.saturating_add(host.drifted_ms(now));
+            host.wall_drift = (per_million, now);
         }
     }
 
@@ -342,6 +356,13 @@ impl State {
 }
 
 impl HostState {
+    /// What the wall clock gained since it began to drift.
+    fn drifted_ms(&self, now: Monotonic) -> i64 {
+        let (per_million, from) = self.wall_drift;
+        let since_ms = i64::try_from(now.since(from).as_millis()).unwrap_or(i64::MAX);
+        since_ms.saturating_mul(per_million) / 1_000_000
+    }
+
     fn free_port(&mut self) -> u16 {
         loop {
             let port = self.next_port;
@@ -411,7 +432,8 @@ impl Runtime for Host {
 
     fn wall_ms(&self) -> i64 {
         let state = self.world.lock();
-        let shift = state.hosts.get(&self.ip).map_or(0, |host| host.wall_shift_ms);
+        let shift =
+            state.hosts.get(&self.ip).map_or(0, |host| host.wall_shift_ms + host.drifted_ms(state.now));
         let since = i64::try_from(state.now.since_start().as_millis()).unwrap_or(i64::MAX);
         WALL_START_MS.saturating_add(since).saturating_add(shift)
     }

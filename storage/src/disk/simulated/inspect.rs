@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use super::SimulatedDisk;
 use super::content::Content;
@@ -157,6 +158,13 @@ impl SimulatedDisk {
     /// the modification times of files.
     pub fn set_wall_ms(&self, wall_ms: i64) {
         self.lock().wall_ms = wall_ms;
+    }
+
+    /// Takes both times from `clock` from now on, so that a sync that starts after a long rest is not
+    /// due at once: virtual microseconds, as in [`Self::run_due`], and the wall clock as in
+    /// [`Self::set_wall_ms`]. It is asked before each operation, and must not use the disk.
+    pub fn set_clock(&self, clock: impl Fn() -> (u64, i64) + Send + Sync + 'static) {
+        self.lock().clock = Some(Arc::new(clock));
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) next_ticket: u64,
     pub(super) now_us: u64,
     pub(super) wall_ms: i64,
+    /// Where both times come from, if not from whoever pumps the disk.
+    pub(super) clock: Option<DiskClock>,
     pub(super) locks: BTreeSet<Inode>,
     /// Open handles of each file.
     pub(super) open: BTreeMap<Inode, usize>,
@@ -64,6 +66,9 @@ pub(super) struct Lease {
     /// Shared with every slice.
     pub(super) any: Arc<()>,
 }
+
+/// Virtual microseconds and the wall clock in milliseconds since the Unix epoch.
+pub(super) type DiskClock = Arc<dyn Fn() -> (u64, i64) + Send + Sync>;
 
 /// One operation that the disk was asked for.
 #[derive(Clone, Debug)]
@@ -120,6 +125,7 @@ impl State {
             next_ticket: 0,
             now_us: 0,
             wall_ms: 0,
+            clock: None,
             locks: BTreeSet::new(),
             open: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -149,6 +155,10 @@ impl State {
     ) -> io::Result<Verdict> {
         if self.gone {
             return Err(MachineGone.into());
+        }
+        if let Some(clock) = &self.clock {
+            let (now_us, wall_ms) = clock();
+            (self.now_us, self.wall_ms) = (self.now_us.max(now_us), wall_ms);
         }
         if self.operations.len() == OPERATIONS_MAX {
             self.operations.pop_front();

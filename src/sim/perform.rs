@@ -1,0 +1,270 @@
+//! Lets a cluster suffer what a plan says, or a test asks for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect};
+use staticfire_transport::Monotonic;
+use staticfire_transport::memory::Link;
+
+use super::ledger::Promise;
+use super::running::Death;
+use super::{Fault, FaultKind, Ledger, Node, Plan, Running, Violation, queues};
+use staticfire_storage::Durability;
+
+/// After a plan everything must be well again within this virtual time.
+const CALM: Duration = Duration::from_secs(120);
+
+/// What is wrong at present.
+#[derive(Debug, Default)]
+pub(super) struct Weather {
+    /// How many faults cut each way.
+    cuts: BTreeMap<(Node, Node), usize>,
+    /// Faults of disks and links that are on.
+    on: Vec<Fault>,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Begin(Fault),
+    End(Fault),
+}
+
+impl Running {
+    /// Nothing gets from one node to another, either way.
+    pub fn partition(&mut self, this: Node, that: Node) {
+        self.cut(this, that);
+        self.cut(that, this);
+    }
+
+    /// Nothing gets from one node to another; the way back stays open.
+    pub fn cut(&mut self, from: Node, to: Node) {
+        *self.weather.cuts.entry((from, to)).or_default() += 1;
+        self.network.cut(from.ip(), to.ip());
+    }
+
+    /// Undoes one [`Self::cut`].
+    pub fn join(&mut self, from: Node, to: Node) {
+        let Some(count) = self.weather.cuts.get_mut(&(from, to)) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.weather.cuts.remove(&(from, to));
+            self.network.join(from.ip(), to.ip());
+        }
+    }
+
+    /// Undoes everything that is wrong with the network and the disks. Nodes that are down stay so.
+    pub fn heal(&mut self) {
+        self.weather = Weather::default();
+        self.network.heal();
+        self.apply_weather();
+    }
+
+    /// Suffers a plan while everything goes on, then heals, starts what is down, and waits until all
+    /// nodes serve.
+    ///
+    /// # Errors
+    /// A promise about logs or queues was broken, or a node does not come back.
+    pub fn run(&mut self, plan: &Plan) -> Result<(), Violation> {
+        self.plan = Some(plan.clone());
+        let start = self.now();
+        let mut actions = Vec::new();
+        for fault in &plan.faults {
+            actions.push((start + fault.at, Action::Begin(*fault)));
+            actions.push((start + fault.at + fault.lasts, Action::End(*fault)));
+        }
+        actions.sort_by_key(|(at, _)| *at);
+        for (at, action) in actions {
+            self.pass(at);
+            match action {
+                Action::Begin(fault) => self.begin_fault(&fault),
+                Action::End(fault) => self.end_fault(&fault),
+            }
+        }
+        self.pass(start + plan.lasts);
+        self.recover_all()
+    }
+
+    /// Runs until `at`, and starts nodes that a disk took with it on the way.
+    fn pass(&mut self, at: Monotonic) {
+        self.run_for(at.since(self.now()));
+    }
+
+    fn begin_fault(&mut self, fault: &Fault) {
+        self.note(fault.to_string());
+        self.reach(fault.kind.name(), fault.node);
+        match fault.kind {
+            FaultKind::Kill => self.end(fault.node, Death::Kill),
+            FaultKind::PowerCut => self.end(fault.node, Death::PowerCut),
+            FaultKind::PowerCutAtStep => {
+                self.power_cut_at_step(fault.node, u64::try_from(fault.amount).unwrap_or(0));
+            }
+            FaultKind::Pause => self.host(fault.node).pause(),
+            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate => {
+                for (from, to) in self.ways(fault) {
+                    self.cut(from, to);
+                }
+            }
+            FaultKind::ClockJump => self.host(fault.node).shift_wall(fault.amount),
+            FaultKind::ClockDrift => self.host(fault.node).drift_wall(fault.amount),
+            _ => {
+                self.weather.on.push(*fault);
+                self.apply_weather();
+            }
+        }
+    }
+
+    fn end_fault(&mut self, fault: &Fault) {
+        self.note(format!("end of {fault}"));
+        match fault.kind {
+            FaultKind::Kill | FaultKind::PowerCut | FaultKind::PowerCutAtStep => {
+                self.begin_if_down(fault.node)
+            }
+            FaultKind::Pause => self.host(fault.node).resume(),
+            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate => {
+                for (from, to) in self.ways(fault) {
+                    self.join(from, to);
+                }
+            }
+            FaultKind::ClockJump => {}
+            FaultKind::ClockDrift => self.host(fault.node).drift_wall(0),
+            _ => {
+                if let Some(at) = self.weather.on.iter().position(|on| on == fault) {
+                    self.weather.on.remove(at);
+                }
+                self.apply_weather();
+            }
+        }
+        // After these a store takes nothing more until it is opened again.
+        if matches!(fault.kind, FaultKind::FailedSync | FaultKind::LostSync | FaultKind::FailedWrite) {
+            self.end(fault.node, Death::Kill);
+            self.begin(fault.node);
+        }
+    }
+
+    fn begin_if_down(&mut self, node: Node) {
+        if self.is_dead(node) {
+            self.end(node, Death::Kill);
+            self.begin(node);
+        }
+    }
+
+    /// The ways that a fault cuts.
+    fn ways(&self, fault: &Fault) -> Vec<(Node, Node)> {
+        match (fault.kind, fault.to) {
+            (FaultKind::Cut, Some(to)) => vec![(fault.node, to)],
+            (FaultKind::Partition, Some(to)) => vec![(fault.node, to), (to, fault.node)],
+            _ => {
+                let clients = (1..=9).map(Node::Client);
+                let others = self.cluster.nodes().into_iter().chain(clients).filter(|it| *it != fault.node);
+                others.flat_map(|other| [(fault.node, other), (other, fault.node)]).collect()
+            }
+        }
+    }
+
+    fn apply_weather(&mut self) {
+        for node in self.cluster.nodes() {
+            if let Some(disk) = self.disks.of(node) {
+                disk.set_faults(self.disk_faults(node));
+            }
+        }
+        self.network.set_links(self.link());
+    }
+
+    /// What the disk of a node does at present.
+    pub(super) fn disk_faults(&self, node: Node) -> DiskFaults {
+        let mut faults = self.cluster.disk_faults.clone();
+        let log = |faults: DiskFaults, operation, effect| faults.on_path(operation, "commitlog/", effect);
+        for fault in self.weather.on.iter().filter(|fault| fault.node == node) {
+            faults = match fault.kind {
+                FaultKind::SlowDisk => {
+                    let more = u64::try_from(fault.amount).unwrap_or(0);
+                    faults.sync_delay_us.start += more;
+                    faults.sync_delay_us.end += more;
+                    faults
+                }
+                FaultKind::FailedSync => log(faults, DiskOperation::SyncFile, FaultEffect::Io),
+                FaultKind::LostSync => log(faults, DiskOperation::SyncFile, FaultEffect::Never),
+                FaultKind::FailedWrite => log(faults, DiskOperation::Write, FaultEffect::Io),
+                FaultKind::FullDisk => faults.with_space(0),
+                _ => faults,
+            };
+        }
+        faults
+    }
+
+    fn link(&self) -> Link {
+        let mut link = self.cluster.link.clone();
+        for fault in &self.weather.on {
+            let share = u32::try_from(fault.amount).unwrap_or(0);
+            match fault.kind {
+                FaultKind::Loss => link.loss_per_million = link.loss_per_million.max(share),
+                FaultKind::Delay => link.slow_per_million = link.slow_per_million.max(share),
+                FaultKind::Reset => link.reset_per_million = link.reset_per_million.max(share),
+                _ => {}
+            }
+        }
+        link
+    }
+
+    /// The end of all faults: everything that is down or failed is started again.
+    fn recover_all(&mut self) -> Result<(), Violation> {
+        self.heal();
+        let nodes = self.cluster.nodes();
+        for node in &nodes {
+            let host = self.host(*node);
+            host.resume();
+            host.drift_wall(0);
+            // A power cut that waits for its step would come later.
+            if let Some(disk) = self.disks.of(*node) {
+                disk.crash_at_step(u64::MAX);
+            }
+        }
+        for node in &nodes {
+            let failed = self.store(*node).is_some_and(|store| store.failure().is_some());
+            if failed || self.is_dead(*node) {
+                self.end(*node, Death::Kill);
+                self.begin(*node);
+            }
+        }
+        let all_up = |running: &Self| nodes.iter().all(|node| running.is_up(*node));
+        self.run_until(CALM, all_up);
+        self.violation()?;
+        match nodes.iter().find(|node| !self.is_up(**node)) {
+            Some(node) => {
+                let what =
+                    format!("it does not serve {CALM:?} after the last fault: {}", self.complaint(*node));
+                Err(Violation::new("I49", what).on(*node).within(self.context()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Holds the queues of all masters, and what their logs were after each crash, against the
+    /// ledger and against each other.
+    ///
+    /// # Errors
+    /// The first promise that was broken, with the seed and the plan that show it again.
+    pub fn check(&mut self, ledger: &Ledger) -> Result<(), Violation> {
+        self.attend();
+        self.violation()?;
+        for master in self.masters() {
+            if let Some(store) = self.store(master) {
+                queues::check(store).map_err(|found| found.on(master).within(self.context()))?;
+            }
+        }
+        let promise = |broker: &str| self.promise(broker);
+        ledger.check(&self.stored(ledger.topic()), promise).map_err(|found| found.within(self.context()))
+    }
+
+    /// What a broker owes after what happened to it.
+    fn promise(&self, broker: &str) -> Promise {
+        let named = |node: &&Node| broker == self.broker_name(**node);
+        let blacked_out = self.blacked_out.iter().any(|node| named(&node));
+        if self.cluster.durability == Durability::Written && blacked_out {
+            Promise::AllButTheEnd
+        } else {
+            Promise::Everything
+        }
+    }
+}

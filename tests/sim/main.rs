@@ -1,0 +1,6 @@
+//! The test kit itself: that a seed is a run, that plans are data, and that its oracles see what they
+//! are there for.
+
+mod oracles;
+mod plans;
+mod swarm;
