@@ -13,16 +13,15 @@ use super::settling::Need;
 use super::shared::{Shared, lock, read, write};
 use super::turn::{Handled, Reply};
 use crate::protocol::body::{
-    ClientConnection, ConsumeStats, ConsumerConnection, ConsumerOffsetTable, DelayOffsetTable, GroupList,
-    KvTable, MessageQueue, OffsetWrapper, ProducerConnection, QueueTable, ResetOffsetBody,
-    SubscriptionGroupConfig, SubscriptionGroupList, TopicConfig, TopicConfigList, TopicFilterType, TopicList,
-    TopicOffset, TopicStatsTable,
+    ClientConnection, ConsumerConnection, ConsumerOffsetTable, DelayOffsetTable, GroupList, KvTable,
+    MessageQueue, ProducerConnection, ResetOffsetBody, SubscriptionGroupConfig, SubscriptionGroupList,
+    TopicConfig, TopicConfigList, TopicFilterType, TopicList, TopicOffset, TopicStatsTable,
 };
 use crate::protocol::codes::response;
 use crate::protocol::header::{self, Header};
 use crate::protocol::headers::{
-    ConsumeStatsRequest, ConsumerGroupRequest, CreateTopicRequest, DeleteGroupRequest, GroupRequest,
-    ProducerGroupRequest, QueryMessageResponse, ResetOffsetRequest, TopicRequest, ViewMessageRequest,
+    ConsumerGroupRequest, CreateTopicRequest, DeleteGroupRequest, GroupRequest, ProducerGroupRequest,
+    QueryMessageResponse, ResetOffsetRequest, TopicRequest, ViewMessageRequest,
 };
 use crate::protocol::json;
 use crate::protocol::names::GroupName;
@@ -255,50 +254,6 @@ impl Shared {
         Ok(body(request, json::to_bytes(&ProducerConnection { connection_set })))
     }
 
-    /// Code 208. Topics the group is online for but does not subscribe to are left out.
-    pub fn consume_stats(&self, request: &Command) -> Handled {
-        let head: ConsumeStatsRequest = header::read(request)?;
-        let group = head.consumer_group;
-        let one = head.topic.filter(|topic| !topic.is_empty());
-        let listed = head.topics.unwrap_or_default();
-        let listed: Vec<String> = listed.split(';').filter(|t| !t.is_empty()).map(str::to_owned).collect();
-        let topics: Vec<String> = match (one, listed.is_empty()) {
-            (Some(topic), _) => vec![topic],
-            (None, false) => listed,
-            (None, true) => lock(&self.offsets).topics_of(&group).map(str::to_owned).collect(),
-        };
-        let wanted = |topic: &String| {
-            let members = lock(&self.members);
-            members
-                .consumers(&group)
-                .is_none_or(|g| g.subscriptions().count() == 0 || g.subscription(topic).is_some())
-        };
-        let mut table = BTreeMap::new();
-        for topic in topics.iter().filter(|topic| wanted(topic)) {
-            let Ok(count) = self.queue_count(topic) else { continue };
-            for id in 0..count {
-                table.insert(self.queue_name(topic, id), self.progress(&group, topic, QueueId(id)));
-            }
-        }
-        let stats = ConsumeStats { consume_tps: 0.0, offset_table: QueueTable(table) };
-        Ok(body(request, json::to_bytes_with_queue_keys(&stats)))
-    }
-
-    fn progress(&self, group: &str, topic: &str, id: QueueId) -> OffsetWrapper {
-        let queue = self.store.queue(topic, id);
-        let max = queue.as_ref().map_or(QueueOffset(0), Queue::max);
-        let known = lock(&self.offsets).known(group, topic, id);
-        let last = known.filter(|offset| offset.0 > 0).map(|offset| QueueOffset(offset.0 - 1));
-        let last_ms = queue.and_then(|queue| store_ms(&queue, last?));
-        let consumer_offset = signed(known.unwrap_or_default());
-        OffsetWrapper {
-            broker_offset: signed(max),
-            consumer_offset,
-            last_timestamp: last_ms.unwrap_or(0),
-            pull_offset: consumer_offset,
-        }
-    }
-
     /// Code 43.
     pub fn all_offsets(&self, request: &Command) -> Handled {
         Ok(body(request, json::to_bytes(&self.offset_table())))
@@ -342,7 +297,9 @@ impl Shared {
         }
         let mut offsets = lock(&self.offsets);
         for (id, target) in &targets {
-            offsets.reset(&head.group, &head.topic, QueueId(*id), *target);
+            if !offsets.reset(&head.group, &head.topic, QueueId(*id), *target) {
+                return Err(Refusal::system("too many consumer offsets"));
+            }
         }
         drop(offsets);
         let named =
@@ -440,31 +397,31 @@ impl Shared {
         )
     }
 
-    fn queue_count(&self, topic: &str) -> Result<u32, Refusal> {
+    pub(super) fn queue_count(&self, topic: &str) -> Result<u32, Refusal> {
         read(&self.topics)
             .get(topic)
             .map(super::topics::Topic::queues)
             .ok_or_else(|| Refusal::no_topic(topic))
     }
 
-    fn queue_name(&self, topic: &str, id: u32) -> MessageQueue {
+    pub(super) fn queue_name(&self, topic: &str, id: u32) -> MessageQueue {
         MessageQueue::new(topic, self.options.name.as_str(), id.cast_signed())
     }
 }
 
-fn done(request: &Command) -> Reply {
+pub(super) fn done(request: &Command) -> Reply {
     Reply::Now(request.answer(response::SUCCESS))
 }
 
-fn body(request: &Command, body: impl Into<Body>) -> Reply {
+pub(super) fn body(request: &Command, body: impl Into<Body>) -> Reply {
     Reply::Now(request.answer(response::SUCCESS).with_body(body))
 }
 
-fn signed(offset: QueueOffset) -> i64 {
+pub(super) fn signed(offset: QueueOffset) -> i64 {
     i64::try_from(offset.0).unwrap_or(i64::MAX)
 }
 
-fn store_ms(queue: &Queue, offset: QueueOffset) -> Option<i64> {
+pub(super) fn store_ms(queue: &Queue, offset: QueueOffset) -> Option<i64> {
     queue.read(offset, 1).ok()?.first().map(staticfire_storage::Record::store_ms)
 }
 

@@ -25,6 +25,7 @@ pub mod membership;
 pub mod offsets;
 mod options;
 pub mod polls;
+mod progress;
 mod pull;
 mod refusal;
 mod registration;

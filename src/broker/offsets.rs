@@ -80,13 +80,9 @@ impl ConsumerOffsets {
         match self.known(group, topic, queue) {
             Some(known) if known == offset => return Commit::Stored(offset),
             Some(known) if source == CommitSource::Pull && offset < known => return Commit::Ignored,
-            None if self.rows >= ROWS_MAX => return Commit::Full,
-            None => self.rows += 1,
-            Some(_) => {}
+            _ => {}
         }
-        insert(&mut self.groups, group, topic, queue, offset);
-        self.changes += 1;
-        Commit::Stored(offset)
+        if self.put(group, topic, queue, offset) { Commit::Stored(offset) } else { Commit::Full }
     }
 
     /// Where `group` continues. `at_start_if_unknown` is the request's `setZeroIfNotFound`.
@@ -122,12 +118,37 @@ impl ConsumerOffsets {
         self.groups.get(group)?.get(topic)?.get(&queue).copied()
     }
 
-    /// Leaves a reset for the consumer's next pull of this queue.
-    pub fn reset(&mut self, group: &str, topic: &str, queue: QueueId, to: QueueOffset) {
-        insert(&mut self.resets, group, topic, queue, to);
+    /// The group continues at `to`. Whoever consumes the queue now is told so at its next pull, and
+    /// what it commits before counts for nothing; should the broker end before, the offset is stored
+    /// like any other. False when the table is full.
+    pub fn reset(&mut self, group: &str, topic: &str, queue: QueueId, to: QueueOffset) -> bool {
+        let stored = self.put(group, topic, queue, to);
+        if stored {
+            insert(&mut self.resets, group, topic, queue, to);
+        }
+        stored
     }
 
-    /// Takes the pending reset: the group continues there from now on.
+    /// Copies the offsets of a topic from one group to another. False when the table is full; some may
+    /// have been copied.
+    pub fn copy(&mut self, from: &str, to: &str, topic: &str) -> bool {
+        let queues = self.groups.get(from).and_then(|topics| topics.get(topic)).cloned().unwrap_or_default();
+        queues.into_iter().all(|(queue, offset)| self.put(to, topic, queue, offset))
+    }
+
+    fn put(&mut self, group: &str, topic: &str, queue: QueueId, offset: QueueOffset) -> bool {
+        if self.known(group, topic, queue).is_none() {
+            if self.rows >= ROWS_MAX {
+                return false;
+            }
+            self.rows += 1;
+        }
+        insert(&mut self.groups, group, topic, queue, offset);
+        self.changes += 1;
+        true
+    }
+
+    /// Takes the pending reset: the consumer knows of it now.
     pub fn take_reset(&mut self, group: &str, topic: &str, queue: QueueId) -> Option<QueueOffset> {
         let topics = self.resets.get_mut(group)?;
         let queues = topics.get_mut(topic)?;
@@ -138,11 +159,6 @@ impl ConsumerOffsets {
         if topics.is_empty() {
             self.resets.remove(group);
         }
-        if self.known(group, topic, queue).is_none() {
-            self.rows += 1;
-        }
-        insert(&mut self.groups, group, topic, queue, to);
-        self.changes += 1;
         Some(to)
     }
 

@@ -168,6 +168,8 @@ pub mod request {
         GET_NAME_SERVER_CONFIG = 319;
         /// Send a batch, header with one-letter names.
         SEND_BATCH_MESSAGE = 320;
+        /// Entries of a consume queue.
+        QUERY_CONSUME_QUEUE = 321;
         /// Is the broker's registration still current?
         QUERY_DATA_VERSION = 322;
         /// Answer a request message, long names.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use staticfire::protocol::body::{ConsumeStats, KvTable, TopicConfig, TopicStatsTable};
+use staticfire::protocol::body::{
+    BrokerConsumeStats, ConsumeStats, KvTable, QueueEntries, QueueTimeSpans, TopicConfig, TopicList,
+    TopicStatsTable,
+};
 use staticfire::protocol::codes::{request, response};
 use staticfire::protocol::json;
 use staticfire::transport::Command;
@@ -24,6 +27,17 @@ pub fn create(topic: &str, queues: i32) -> Command {
 
 fn topic(code: i32, name: &str) -> Command {
     Command::request(code).with_ext("topic", name)
+}
+
+fn commit(group: &str, queue: i32, offset: i64) -> Command {
+    let commit = topic(request::UPDATE_CONSUMER_OFFSET, "orders").with_ext("consumerGroup", group);
+    commit.with_ext("queueId", queue).with_ext("commitOffset", offset)
+}
+
+fn position(group: &str, queue: i32) -> Command {
+    topic(request::QUERY_CONSUMER_OFFSET, "orders")
+        .with_ext("consumerGroup", group)
+        .with_ext("queueId", queue)
 }
 
 #[test]
@@ -118,6 +132,117 @@ fn a_reset_waits_for_the_consumers_next_pull() {
     assert_eq!(client.ask(pull("orders", 0, 2, "*", 0)).code, 0);
 }
 
+/// A reset is an offset like any other to a broker that ends before anybody pulls.
+#[test]
+fn a_reset_outlives_the_broker() {
+    let mut world = World::new(14);
+    let client = world.client();
+    for _ in 0..3 {
+        client.ask(send("orders", 0, "x"));
+    }
+    client.ask(pull("orders", 0, 0, "*", 0));
+    client.ask(commit("C", 0, 3));
+    let reset = topic(request::INVOKE_BROKER_TO_RESET_OFFSET, "orders")
+        .with_ext("group", "C")
+        .with_ext("timestamp", 0)
+        .with_ext("isForce", true);
+    assert_eq!(client.ask(reset).code, 0);
+    assert_eq!(client.ask(commit("C", 0, 3)).code, 0, "from a consumer that does not know of it yet");
+    world.restart();
+    let client = world.client();
+    assert_eq!(number(&client.ask(position("C", 0)), "offset"), 0);
+    assert_eq!(client.ask(pull("orders", 0, 0, "*", 0)).code, 0, "and nobody is told again");
+}
+
+/// What `mqadmin brokerConsumeStats`, `queryCq` and consoles ask.
+#[test]
+fn tools_see_how_far_groups_are() {
+    let mut world = World::new(15);
+    let client = world.client();
+    for body in ["x", "y", "z"] {
+        client.ask(send("orders", 1, body));
+        client.run(Duration::from_millis(100));
+    }
+    client.ask(pull("orders", 1, 0, "*", 0));
+    client.ask(commit("C", 1, 2));
+
+    let stats = client.ask(Command::request(request::GET_BROKER_CONSUME_STATS).with_ext("isOrder", false));
+    let text = stats.body.to_bytes();
+    let stats: BrokerConsumeStats = json::from_slice_tolerant(&text).unwrap();
+    assert_eq!((stats.total_diff, stats.total_inflight_diff), (1, 0));
+    let of_group = stats.consume_stats_list.iter().find_map(|groups| groups.get("C")).unwrap();
+    assert_eq!(
+        of_group[0].offset_table.iter().map(|(_, row)| row.consumer_offset).collect::<Vec<_>>(),
+        [0, 2, 0, 0]
+    );
+    let keys = br#""offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"orders"}:{"#;
+    assert!(text.windows(keys.len()).any(|at| at == keys), "clients of 5.4 read no other keys");
+    let ordered = client.ask(Command::request(request::GET_BROKER_CONSUME_STATS).with_ext("isOrder", true));
+    let ordered: BrokerConsumeStats = json::from_slice_tolerant(&ordered.body.to_bytes()).unwrap();
+    assert_eq!(ordered.total_diff, 0, "no topic is ordered");
+
+    let span = client.ask(topic(request::QUERY_CONSUME_TIME_SPAN, "orders").with_ext("group", "C"));
+    let spans: QueueTimeSpans = json::from_slice_tolerant(&span.body.to_bytes()).unwrap();
+    let span = &spans.consume_time_span_set[1];
+    let times = [span.min_time_stamp, span.consume_time_stamp, span.max_time_stamp];
+    assert!(times[0] < times[1] && times[1] < times[2] && span.delay_time > 0, "{span:?}");
+    assert_eq!((spans.consume_time_span_set[0].max_time_stamp, spans.consume_time_span_set.len()), (-1, 4));
+    let missing = topic(request::QUERY_CONSUME_TIME_SPAN, "nothing").with_ext("group", "C");
+    assert_eq!(client.ask(missing).code, response::TOPIC_NOT_EXIST);
+
+    let topics = client.ask(Command::request(request::QUERY_TOPICS_BY_CONSUMER).with_ext("group", "C"));
+    let topics: TopicList = json::from_slice_tolerant(&topics.body.to_bytes()).unwrap();
+    assert_eq!(topics.topic_list, ["orders"]);
+    let wants =
+        |group| client.ask(topic(request::QUERY_SUBSCRIPTION_BY_CONSUMER, "orders").with_ext("group", group));
+    assert_eq!(wants("nobody").body.to_bytes(), r#"{"group":"nobody","topic":"orders"}"#);
+}
+
+/// proves: B34
+#[test]
+fn tools_see_the_entries_of_a_queue() {
+    let mut world = World::new(16);
+    let client = world.client();
+    for body in ["x", "y", "z"] {
+        client.ask(send("orders", 1, body));
+    }
+    let entries = |index: i64, count: i32| {
+        let ask = topic(request::QUERY_CONSUME_QUEUE, "orders").with_ext("queueId", 1);
+        let answer =
+            client.ask(ask.with_ext("index", index).with_ext("count", count).with_ext("consumerGroup", "C"));
+        assert_eq!(answer.code, 0);
+        json::from_slice_tolerant::<QueueEntries>(&answer.body.to_bytes()).unwrap()
+    };
+    let shown = entries(1, 10);
+    assert_eq!((shown.min_queue_index, shown.max_queue_index, shown.queue_data.len()), (0, 3, 2));
+    assert_eq!(shown.filter_data.as_deref(), Some("C@orders is not online!"));
+    let [first, second] = &shown.queue_data[..] else { panic!("two entries") };
+    assert_eq!(first.physic_offset + i64::from(first.physic_size), second.physic_offset);
+    for (index, count) in [(-1, 1), (4, 1), (i64::MAX, i32::MAX), (0, -1), (0, 0), (i64::MIN, 1)] {
+        assert_eq!(entries(index, count).queue_data, [], "{index} {count}");
+    }
+    assert_eq!(entries(0, i32::MAX).queue_data.len(), 3);
+    let none = topic(request::QUERY_CONSUME_QUEUE, "orders").with_ext("queueId", 9).with_ext("index", 0);
+    assert_eq!(client.ask(none.with_ext("count", 1)).code, response::SYSTEM_ERROR);
+}
+
+#[test]
+fn offsets_are_copied_to_a_group_that_is_known() {
+    let mut world = World::new(17);
+    let client = world.client();
+    client.ask(send("orders", 1, "x"));
+    client.ask(pull("orders", 1, 0, "*", 0));
+    client.ask(commit("C", 1, 1));
+    let copy =
+        || Command::request(request::CLONE_GROUP_OFFSET).with_ext("srcGroup", "C").with_ext("destGroup", "D");
+    assert_eq!(client.ask(copy()).code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    let group = br#"{"groupName":"D"}"#;
+    let create = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP).with_body(&group[..]);
+    assert_eq!(client.ask(create).code, 0);
+    assert_eq!(client.ask(copy().with_ext("topic", "orders")).code, 0);
+    assert_eq!(number(&client.ask(position("D", 1)), "offset"), 1);
+}
+
 /// proves: B46
 #[test]
 fn configuration_is_read_in_part_and_never_written() {
@@ -136,6 +261,9 @@ fn unknown_requests_are_answered_and_one_way_ones_are_not() {
     let client = world.client();
     let answer = client.ask(Command::request(9999));
     assert_eq!((answer.code, answer.remark.as_deref()), (3, Some(" request type 9999 not supported")));
+    // A client with clientRebalance=false divides the queues itself then. It asks one broker only, and
+    // no broker knows the queues of the others.
+    assert_eq!(client.ask(Command::request(request::QUERY_ASSIGNMENT)).code, 3);
     for code in [9999, request::GET_BROKER_CONFIG, request::HEART_BEAT, request::UPDATE_AND_CREATE_TOPIC] {
         client.tell(Command::one_way(code));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataVersion, QueueTable, SubscriptionData, lenient};
+use super::{DataVersion, MessageQueue, QueueTable, SubscriptionData, lenient};
 
 /// All consumer offsets of a broker (code 43): by `topic@group` and queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,4 +85,86 @@ pub struct GroupSubscription {
     pub subscription_data: Option<SubscriptionData>,
     /// The topic.
     pub topic: String,
+}
+
+/// How far all groups of a broker are (code 317).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrokerConsumeStats {
+    /// The broker, as `ip:port`.
+    pub broker_addr: String,
+    /// For each group, its progress in each of its topics.
+    pub consume_stats_list: Vec<BTreeMap<String, Vec<ConsumeStats>>>,
+    /// Messages that wait, over all groups.
+    #[serde(deserialize_with = "lenient::number")]
+    pub total_diff: i64,
+    /// Messages pulled and not yet consumed; this broker does not know of any.
+    #[serde(deserialize_with = "lenient::number")]
+    pub total_inflight_diff: i64,
+}
+
+/// When the messages of a queue were stored (code 303); times in milliseconds since the Unix epoch, -1
+/// for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueTimeSpan {
+    /// The last message that the group consumed; of a group that consumed none, the first one.
+    #[serde(deserialize_with = "lenient::number")]
+    pub consume_time_stamp: i64,
+    /// For how long the group's next message has waited, in milliseconds.
+    #[serde(deserialize_with = "lenient::number")]
+    pub delay_time: i64,
+    /// The last message.
+    #[serde(deserialize_with = "lenient::number")]
+    pub max_time_stamp: i64,
+    /// The queue.
+    pub message_queue: MessageQueue,
+    /// The first message.
+    #[serde(deserialize_with = "lenient::number")]
+    pub min_time_stamp: i64,
+}
+
+/// When the messages of a topic's queues were stored (code 303).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueTimeSpans {
+    /// A row for each queue.
+    pub consume_time_span_set: Vec<QueueTimeSpan>,
+}
+
+/// One entry of a consume queue (code 321).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueEntryData {
+    /// Always false: whether an expression matches is not decided here.
+    pub eval: bool,
+    /// Where the record starts in the commit log.
+    #[serde(deserialize_with = "lenient::number")]
+    pub physic_offset: i64,
+    /// Bytes of the record.
+    #[serde(deserialize_with = "lenient::number")]
+    pub physic_size: u32,
+    /// Hash of the tags.
+    #[serde(deserialize_with = "lenient::number")]
+    pub tags_code: i64,
+}
+
+/// Entries of a consume queue (code 321).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueEntries {
+    /// Says that the group is not there, when it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_data: Option<String>,
+    /// The next offset to be written.
+    #[serde(deserialize_with = "lenient::number")]
+    pub max_queue_index: i64,
+    /// The oldest offset.
+    #[serde(deserialize_with = "lenient::number")]
+    pub min_queue_index: i64,
+    /// The entries.
+    pub queue_data: Vec<QueueEntryData>,
+    /// What the named group wants of the topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_data: Option<SubscriptionData>,
 }

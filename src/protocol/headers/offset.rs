@@ -98,7 +98,31 @@ header! {
         "destGroup" target_group: String,
         /// Only of this topic.
         "topic" topic: Option<String>,
-        /// Although the target group is connected.
+        /// Also of topics that the first group's members, who are there, do not read.
         "offline" offline: bool = false,
+    }
+}
+
+header! {
+    /// Asks how far all groups are (code 317).
+    pub struct BrokerConsumeStatsRequest {
+        /// Only in topics whose messages are consumed in order?
+        "isOrder" ordered: bool = false,
+    }
+}
+
+header! {
+    /// Asks for entries of a consume queue (code 321).
+    pub struct QueueEntriesRequest {
+        /// The topic.
+        "topic" topic: String,
+        /// The queue.
+        "queueId" queue_id: i32,
+        /// The first entry.
+        "index" index: i64,
+        /// How many.
+        "count" count: i32,
+        /// A group whose subscription is shown as well.
+        "consumerGroup" consumer_group: Option<String>,
     }
 }
