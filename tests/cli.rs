@@ -175,6 +175,82 @@ fn an_unknown_key_is_refused_with_its_line_and_nothing_is_made() {
     assert!(!data.exists());
 }
 
+/// proves: B31
+#[test]
+fn topics_that_differ_by_case_are_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "written");
+    let send = |topic: &str| {
+        let fixed = ["produce", "--name-server", server.name_server(), "--topic", topic];
+        run(&[&fixed[..], &["--body", topic]].concat()).status.success()
+    };
+    let told_apart = !folder.path().join("COMMITLOG").exists();
+    assert_eq!((send("orders"), send("Orders")), (true, told_apart));
+    assert_eq!(consume(server.name_server(), "1")[0]["body"], "orders");
+    assert_eq!(server.end("TERM"), Some(0));
+    let names: std::collections::BTreeSet<_> = std::fs::read_dir(folder.path().join("consumequeue"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!((names.contains("orders"), names.contains("Orders")), (true, told_apart), "{names:?}");
+}
+
+/// proves: B71: a file of any size is refused before it is read
+#[test]
+fn a_huge_configuration_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("broker.toml");
+    std::fs::write(&config, "# a long story\n".repeat(7 << 20)).unwrap();
+    let (code, words) = refused(&["standalone", "--config", text(&config)]);
+    assert_eq!(code, Some(2));
+    assert!(words.contains("broker.toml: not a file of at most 1048576 bytes"), "{words}");
+}
+
+/// proves: B72: a directory that is there and must not be written
+#[test]
+#[cfg(unix)]
+fn a_data_directory_without_permission_is_named() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for path in [&data, folder.path()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let mut command = Command::new(BIN);
+    command.args(["broker", "--listen", "127.0.0.1:0", "--data", text(&data)]);
+    if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
+        // Nothing is forbidden to root: be nobody.
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return eprintln!("nobody may not run {BIN}: {error}"),
+    };
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains(text(&data)) && words.contains("ermission denied"), "{words}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+}
+
+/// proves: B72
+#[test]
+#[cfg(unix)]
+fn too_few_file_handles_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve =
+        format!("ulimit -n 100; exec '{BIN}' standalone --data '{}'", text(&folder.path().join("data")));
+    let output = Command::new("sh").args(["-c", &serve]).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("may open 100 files") && words.contains("ulimit"), "{words}");
+    assert!(!folder.path().join("data").exists());
+}
+
 /// proves: B72
 #[test]
 fn a_data_directory_that_cannot_be_made_is_named() {

@@ -234,7 +234,7 @@ impl Shared {
 fn open(
     transport: Arc<dyn Transport>,
     runtime: Arc<dyn Runtime>,
-    options: BrokerOptions,
+    mut options: BrokerOptions,
     mut store: StoreOptions,
     address: SocketAddr,
     front: &Front,
@@ -243,6 +243,8 @@ fn open(
     store.observers.push(Arc::clone(&arrivals) as _);
     store.store_host = address;
     let store = Store::open(store).map_err(StartError::Store)?;
+    // The store has made a folder of this name in small letters.
+    options.topics.ignoring_case |= store.directory().list("COMMITLOG").is_ok();
     let files = ConfigFiles::open(Arc::clone(store.directory())).map_err(StartError::Config)?;
     let read = |error| StartError::Config(error);
     let topics = files.read(TOPICS).map_err(read)?;

@@ -60,11 +60,14 @@ pub struct TopicLimits {
     pub total: usize,
     /// Created by a send since the broker started. 0 turns creation by a send off.
     pub auto_created: usize,
+    /// Refuse a name that differs from another one by upper and lower case only. A broker sets it when
+    /// its file system makes no difference: both would get one directory.
+    pub ignoring_case: bool,
 }
 
 impl Default for TopicLimits {
     fn default() -> Self {
-        Self { total: 100_000, auto_created: 10_000 }
+        Self { total: 100_000, auto_created: 10_000, ignoring_case: false }
     }
 }
 
@@ -83,6 +86,8 @@ pub enum TopicError {
     Template(String),
     /// A limit of [`TopicLimits`] is reached.
     TooMany(usize),
+    /// This topic differs by case only, and the file system makes no difference.
+    OtherCase(String),
 }
 
 impl fmt::Display for TopicError {
@@ -93,6 +98,9 @@ impl fmt::Display for TopicError {
             Self::Queues(found) => write!(f, "{found} queues: a topic has 0 to {QUEUES_MAX}"),
             Self::Permission(found) => write!(f, "permission {found}: allowed are 0 to 7"),
             Self::Template(name) => write!(f, "no topics can be created from {name:?}"),
+            Self::OtherCase(known) => {
+                write!(f, "this broker's file system cannot tell the topic from {known:?}")
+            }
             Self::TooMany(limit) => write!(f, "the limit of {limit} topics is reached"),
         }
     }
@@ -276,6 +284,12 @@ impl Topics {
             None if self.topics.len() >= self.limits.total => {
                 return Err(TopicError::TooMany(self.limits.total));
             }
+            None if self.limits.ignoring_case => {
+                let is_alike = |known: &&TopicName| known.as_str().eq_ignore_ascii_case(name.as_str());
+                if let Some(known) = self.topics.keys().find(is_alike) {
+                    return Err(TopicError::OtherCase(known.to_string()));
+                }
+            }
             _ => {}
         }
         self.change(now_ms);
@@ -374,6 +388,21 @@ mod tests {
         let mut topics = Topics::new("c", "b", off, topics.table(), 0);
         topics.create_from("TBW102", &name("t4"), 4, 0).unwrap_err();
         assert!(topics.get("t1").is_some(), "what was created is kept");
+    }
+
+    /// proves: B31
+    #[test]
+    fn names_that_differ_by_case_are_two_topics_unless_the_disk_disagrees() {
+        let mut topics = topics();
+        topics.put(TopicConfig::new("orders", 4, 6), 0).unwrap();
+        topics.put(TopicConfig::new("Orders", 4, 6), 0).unwrap();
+        let limits = TopicLimits { ignoring_case: true, ..TopicLimits::default() };
+        let mut topics = Topics::new("c", "b", limits, TopicTable::default(), 0);
+        topics.put(TopicConfig::new("orders", 4, 6), 0).unwrap();
+        let refused = Err(TopicError::OtherCase("orders".to_owned()));
+        assert_eq!(topics.put(TopicConfig::new("Orders", 4, 6), 0).map(drop), refused);
+        assert_eq!(topics.create_from("TBW102", &name("ORDERS"), 4, 0).map(drop), refused);
+        topics.put(TopicConfig::new("orders", 8, 6), 0).expect("the same one is changed");
     }
 
     #[test]

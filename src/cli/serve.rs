@@ -17,6 +17,8 @@ use super::arguments::{BrokerArguments, NameServerArguments, ServerArguments, St
 use super::settings::{BrokerSettings, Exposure, File, Mode, name_server_options};
 use super::signals::EndRequests;
 
+/// Fewer open files than this are too few for a server.
+const FILES_MIN: u64 = 256;
 /// How often the store is asked whether it is well.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -92,10 +94,18 @@ fn dialed(listening: SocketAddr) -> SocketAddr {
 }
 
 /// Connections and queue files are many: takes all the file handles that the system lets us have.
-fn raise_file_limit() {
+/// With too few it would start, and fail at the first new topic.
+fn raise_file_limit() -> Result<(), Failure> {
     let limit = getrlimit(Resource::Nofile);
     // Refused: it serves with what there is, and more connections are turned away.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < FILES_MIN => Err(Failure::not_started(format!(
+            "this process may open {files} files, and a server needs {FILES_MIN} at least: raise the limit \
+             (ulimit -Hn)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Sockets, and the signals that end them.
@@ -106,7 +116,7 @@ struct Host {
 
 impl Host {
     fn start() -> Result<Self, Failure> {
-        raise_file_limit();
+        raise_file_limit()?;
         let end = EndRequests::listen().map_err(Failure::not_started)?;
         let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
         Ok(Self { tcp, end })
@@ -124,7 +134,7 @@ impl Host {
 
     fn broker(&self, options: BrokerOptions, settings: &BrokerSettings) -> Result<Broker, Failure> {
         let data = settings.data();
-        let store = settings.store_options().map_err(Failure::not_started)?;
+        let store = settings.store_options();
         let transport: Arc<dyn Transport> = Arc::new(self.tcp.clone());
         let runtime: Arc<dyn Runtime> = Arc::new(self.tcp.clone());
         let started = self.tcp.block_on(Broker::start(transport, runtime, options, store));

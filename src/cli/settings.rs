@@ -4,16 +4,21 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use staticfire::broker::BrokerOptions;
 use staticfire::name_server::NameServerOptions;
 use staticfire::storage::{Durability, Retention, StoreOptions};
 
 /// The largest configuration file that is read, in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
+/// What a store takes.
+const SEGMENT_BYTES: RangeInclusive<u64> = 1024..=1 << 31;
 
 /// What `OK` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -52,20 +57,23 @@ pub struct BrokerSettings {
     #[arg(long, value_enum)]
     pub durability: Option<Mode>,
     /// The cluster's name [default: DefaultCluster].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[serde(deserialize_with = "checked_name")]
     pub cluster: Option<String>,
     /// The broker's name [default: broker-a].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[serde(deserialize_with = "checked_name")]
     pub broker_name: Option<String>,
     /// A name server to register at; may be given several times.
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
     pub name_server: Vec<SocketAddr>,
     /// Bytes of a commit log segment; must be what the store was made with [default: 1073741824].
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = segment_bytes)]
+    #[serde(deserialize_with = "checked_segment_bytes")]
     pub segment_bytes: Option<u64>,
     /// Remove segments last written so many hours ago [default: 72].
     #[arg(long, value_name = "HOURS")]
-    pub retention_hours: Option<u32>,
+    pub retention_hours: Option<NonZeroU32>,
     /// Remove the oldest segments of a commit log larger than this [default: no limit].
     #[arg(long, value_name = "BYTES")]
     pub retention_bytes: Option<u64>,
@@ -115,10 +123,6 @@ pub enum SettingsError {
     Exposed { address: SocketAddr, missing: Vec<&'static str> },
     /// Clients cannot dial this address.
     NotDialable { address: SocketAddr },
-    /// A name is not acceptable.
-    Name { option: &'static str, name: String },
-    /// A number is not acceptable.
-    Range { option: &'static str, why: &'static str },
 }
 
 impl fmt::Display for SettingsError {
@@ -135,10 +139,6 @@ impl fmt::Display for SettingsError {
             Self::NotDialable { address } => {
                 write!(f, "clients cannot dial {address}; say with --advertise IP:PORT where they find it")
             }
-            Self::Name { option, name } => {
-                write!(f, "{option}: {name:?} is no name: 1 to 127 letters, digits, '-' and '_' are")
-            }
-            Self::Range { option, why } => write!(f, "{option}: {why}"),
         }
     }
 }
@@ -218,15 +218,15 @@ impl BrokerSettings {
         if dialed.ip().is_unspecified() || self.advertise.is_some_and(|address| address.port() == 0) {
             return Err(SettingsError::NotDialable { address: dialed });
         }
-        options.cluster = name("--cluster", &self.cluster, options.cluster)?;
-        options.name = name("--broker-name", &self.broker_name, options.name)?;
+        options.cluster = self.cluster.clone().unwrap_or(options.cluster);
+        options.name = self.broker_name.clone().unwrap_or(options.name);
         options.name_servers.clone_from(&self.name_server);
         options.topics.auto_created = self.auto_create_topics.unwrap_or(options.topics.auto_created);
         Ok(options)
     }
 
     /// What the store is opened with.
-    pub fn store_options(&self) -> Result<StoreOptions, SettingsError> {
+    pub fn store_options(&self) -> StoreOptions {
         let mut options = StoreOptions::at(self.data());
         options.durability = match self.mode() {
             Mode::Written => Durability::Written,
@@ -234,12 +234,9 @@ impl BrokerSettings {
         };
         options.segment_bytes = self.segment_bytes.unwrap_or(options.segment_bytes);
         let default = Retention::default();
-        let hours = self.retention_hours.map(|hours| i64::from(hours) * 3_600_000);
+        let hours = self.retention_hours.map(|hours| i64::from(hours.get()) * 3_600_000);
         options.retention = Retention { age_ms: hours.or(default.age_ms), bytes: self.retention_bytes };
-        if self.retention_hours == Some(0) {
-            return Err(SettingsError::Range { option: "--retention-hours", why: "must be at least 1" });
-        }
-        Ok(options)
+        options
     }
 }
 
@@ -278,13 +275,28 @@ pub fn name_server_options(
     Ok(NameServerOptions { listen, ..NameServerOptions::default() })
 }
 
-fn name(option: &'static str, name: &Option<String>, default: String) -> Result<String, SettingsError> {
-    let Some(name) = name else { return Ok(default) };
+fn name(name: &str) -> Result<String, String> {
     let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if (1..=127).contains(&name.len()) && letters {
-        return Ok(name.clone());
+        return Ok(name.to_owned());
     }
-    Err(SettingsError::Name { option, name: name.clone() })
+    Err(format!("{name:?} is no name: 1 to 127 letters, digits, '-' and '_' are"))
+}
+
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = text.parse().map_err(|_| format!("{text:?} is no number of bytes"))?;
+    if SEGMENT_BYTES.contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("a segment has {} to {} bytes", SEGMENT_BYTES.start(), SEGMENT_BYTES.end()))
+}
+
+fn checked_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    name(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn checked_segment_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    segment_bytes(&u64::deserialize(deserializer)?.to_string()).map(Some).map_err(D::Error::custom)
 }
 
 #[cfg(test)]
@@ -304,6 +316,16 @@ mod tests {
         assert!(refusal("[broker]\n\nlisten = 7\n").starts_with("f.toml:3:10: "));
         assert!(refusal("[broker]\nlisten = \"localhost\"\n").starts_with("f.toml:2:10: "));
         assert!(refusal("[broker]\nretention-hours = -1\n").starts_with("f.toml:2:19: "));
+        assert!(refusal("[broker]\nretention-hours = 0\n").starts_with("f.toml:2:19: "));
+        assert!(
+            refusal("\n[broker]\nsegment-bytes = 1000\n").starts_with("f.toml:3:17: a segment has 1024 to")
+        );
+        assert!(refusal("[broker]\nsegment-bytes = 4294967296\n").starts_with("f.toml:2:17: a segment has"));
+        assert!(refusal("[broker]\nbroker-name = \"a b\"\n").starts_with("f.toml:2:15: \"a b\" is no name"));
+        assert!(refusal("[broker]\ncluster = \"\"\n").starts_with("f.toml:2:11: "));
+        assert!(
+            refusal("[broker]\nauto-create-topics = 99999999999999999999\n").starts_with("f.toml:2:22: ")
+        );
         assert!(refusal("[broker]\nsegment-bytes = 1e9\n").starts_with("f.toml:2:17: "));
         assert!(refusal("[broker]\ndurability = \"maybe\"\n").starts_with("f.toml:2:14: unknown variant"));
         assert!(refusal("[broker]\ndata = \"a\"\ndata = \"b\"\n").starts_with("f.toml:3:1: duplicate key"));

@@ -81,6 +81,7 @@ impl fmt::Display for OpenError {
                 "the commit log ends at {end}, and was flushed up to {durable}: files are missing; restore \
                  them, or copy what is left with `staticfire store verify` as a guide"
             ),
+            Self::Io { path, error } if path.is_empty() => error.fmt(f),
             Self::Io { path, error } => write!(f, "{path}: {error}"),
             Self::Options(what) => f.write_str(what),
             Self::Queues(error) => write!(f, "the consume queues cannot be recovered: {error}"),
