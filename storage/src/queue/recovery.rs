@@ -1,8 +1,8 @@
 //! All queues at recovery: what their files hold is taken as far as it was noted as durable, the rest
 //! is built from the log, and nothing is left that a later crash could bring back.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ impl QueueTable {
         // Somebody removed all queues to have them built again.
         let is_noted = listing.queues.iter().any(|found| !found.starts.is_empty());
         let noted = range.complete_to.filter(|_| is_noted || range.min == range.end);
-        let mut recovery = Recovery { table: &table, rules, range, noted, queues: HashMap::new() };
+        let mut recovery = Recovery { table: &table, rules, range, noted, queues: BTreeMap::new() };
         let mut report = QueueRecovery { strangers: listing.strangers, ..QueueRecovery::default() };
         report.walked_from = recovery.open(listing.queues)?;
         report.records = recovery.walk(log, report.walked_from)?;
@@ -147,7 +147,8 @@ struct Recovery<'a> {
     rules: &'a DispatchRules,
     range: LogRange,
     noted: Option<PhysicalOffset>,
-    queues: HashMap<(TopicName, QueueId), Rebuilding>,
+    /// In order: a crash in a simulated recovery must happen at the same step every time.
+    queues: BTreeMap<(TopicName, QueueId), Rebuilding>,
 }
 
 impl Recovery<'_> {
@@ -205,7 +206,6 @@ impl Recovery<'_> {
                 all.push(findings);
             }
         }
-        all.sort_by(|a, b| (&a.topic, a.queue).cmp(&(&b.topic, b.queue)));
         Ok(all)
     }
 }
