@@ -35,7 +35,7 @@ impl Inner {
             chores.round += 1;
             chores.round
         };
-        if self.log.failure().is_some() {
+        if self.log.failure().is_some() || self.admit().is_err() {
             return;
         }
         let due = |every: u64| round.is_multiple_of(every);

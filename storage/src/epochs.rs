@@ -68,8 +68,13 @@ impl Store {
     /// Accepts appends in the epoch for which the log was fenced.
     ///
     /// # Errors
-    /// The records above `dispatched` could not be read, so their numbers are unknown.
+    /// The records above `dispatched` could not be read, or not yet because [`Store::final_end`] is not
+    /// known, so their numbers are unknown.
     pub fn open_epoch(&self) -> Result<(), DispatchError> {
+        if self.final_end().is_none() {
+            let error = "a reservation made before the fence is under way".into();
+            return Err(DispatchError::Log { at: self.marks().written, error });
+        }
         self.number()?;
         self.0.log.open_epoch();
         Ok(())

@@ -29,6 +29,7 @@ pub mod record;
 mod recovery;
 pub mod small_file;
 mod state;
+mod stepwise;
 mod store;
 mod subscription;
 pub mod tag;
@@ -56,6 +57,8 @@ pub use queue::{Boundary, ConsumeQueue, QueueEntry, QueueError, QueueOptions, Qu
 pub use receipt::{NotReached, Reached, Receipt};
 pub use record::{Record, RecordCrc, RecordError};
 pub use recovery::{Damage, LogRecovery, TailCut, WhatIsWrong};
+#[doc(hidden)]
+pub use stepwise::StoppedProducer;
 pub use store::{CloseError, Queue, Records, Step, Store};
 pub use subscription::Subscription;
 pub use verify::{VerifyError, VerifyReport, verify};

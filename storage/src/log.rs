@@ -35,7 +35,7 @@ use crate::record::{Record, RecordCrc, Scanned, next_at};
 use crate::{Clock, Epoch, PhysicalOffset};
 
 pub use append::AppendError;
-pub(crate) use append::{Placed, Staged};
+pub(crate) use append::{Placed, Reservation, Staged};
 use facts::Facts;
 use segments::Segments;
 

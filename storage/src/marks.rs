@@ -33,7 +33,7 @@ pub enum Durability {
 pub enum Outcome {
     /// They got there.
     Reached,
-    /// The epoch ended first: the bytes may or may not survive.
+    /// The epoch ended first, or the store was closed: the bytes may or may not survive.
     Unknown,
     /// The store failed to write or flush and takes nothing more until it is reopened. The bytes
     /// may or may not be found then.
@@ -101,6 +101,7 @@ struct State {
     marks: Marks,
     generation: Generation,
     failed: bool,
+    ended: bool,
     /// One first-in-first-out line for each [`Durability`].
     lines: [VecDeque<(PhysicalOffset, Waiter)>; 3],
 }
@@ -118,7 +119,13 @@ impl Watermarks {
         Self {
             written: AtomicU64::new(marks.written.0),
             confirmed: AtomicU64::new(marks.confirmed.0),
-            state: Mutex::new(State { marks, generation: 0, failed: false, lines: Default::default() }),
+            state: Mutex::new(State {
+                marks,
+                generation: 0,
+                failed: false,
+                ended: false,
+                lines: Default::default(),
+            }),
             confirm,
         }
     }
@@ -207,6 +214,8 @@ impl Watermarks {
             Outcome::Reached
         } else if state.failed {
             Outcome::Failed
+        } else if state.ended {
+            Outcome::Unknown
         } else {
             state.line(mark).insert_in_order(position.end, waiter);
             return;
@@ -245,6 +254,13 @@ impl Watermarks {
         let mut state = self.lock();
         state.failed = true;
         Self::settle_all(state, Outcome::Failed);
+    }
+
+    /// After the store was closed: whoever still waits, or comes to wait, waits in vain.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        Self::settle_all(state, Outcome::Unknown);
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::combine::Combiner;
 use crate::disk::{Directory, DirectoryLock};
 use crate::dispatch::{DispatchError, Dispatcher, LogItem};
 use crate::error::Failure;
-use crate::log::{AppendError, CommitLog, Staged};
+use crate::log::{AppendError, CommitLog, Placed, Staged};
 use crate::marks::{Marks, Waiter};
 use crate::options::{Background, StoreOptions};
 use crate::queue::{Boundary, ConsumeQueue, QueueEntry, QueueError, QueueTable};
@@ -112,10 +112,7 @@ impl Store {
             }
         }
         let mut placed = Vec::with_capacity(messages.len());
-        let appended = match self.0.admit() {
-            Ok(()) => self.0.log.append(staged, false, &mut placed),
-            Err(error) => Err(error),
-        };
+        let appended = self.0.append(staged, false, &mut placed);
         self.0.drive();
         let mut placed = placed.into_iter();
         let mut refused = refused.into_iter().peekable();
@@ -230,7 +227,9 @@ impl Store {
     }
 
     /// Flushes, writes and remembers everything, and marks the directory as properly closed, that
-    /// mark last. Everybody who appends later is told that the store is closed.
+    /// mark last. Everybody who appends later is told that the store is closed; who waits for an append
+    /// that was under way learns [`crate::Outcome::Unknown`] unless it was flushed with the rest. Not to
+    /// be called by a waiter.
     ///
     /// # Errors
     /// The first thing that could not be made durable; the next open then recovers.
@@ -241,6 +240,7 @@ impl Store {
         let housekeeper = self.0.housekeeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(housekeeper);
         let closed = self.0.finish();
+        self.0.log.marks.end();
         self.0.ended.store(true, Ordering::Release);
         self.0.queues.wake_listeners();
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -253,8 +253,7 @@ impl Store {
             self.0.stage(&mut staged, message)?;
         }
         let mut placed = Vec::with_capacity(messages.len());
-        self.0.admit()?;
-        self.0.log.append(staged, true, &mut placed)?;
+        self.0.append(staged, true, &mut placed)?;
         self.0.drive();
         Ok(placed.into_iter().map(|placed| Receipt::new(self.clone(), placed)).collect())
     }
@@ -418,11 +417,17 @@ impl Inner {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn admit(&self) -> Result<(), AppendError> {
+    fn append(&self, staged: Staged, together: bool, placed: &mut Vec<Placed>) -> Result<(), AppendError> {
+        self.admit()?;
+        // A close may come in between.
+        self.log.append(staged, together, placed).map_err(|error| self.admit().err().unwrap_or(error))
+    }
+
+    pub(crate) fn admit(&self) -> Result<(), AppendError> {
         if self.closed.load(Ordering::Acquire) { Err(AppendError::Closed) } else { Ok(()) }
     }
 
-    fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
+    pub(crate) fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
         let queue = self.queues.find_or_create(&message.topic, message.queue);
         Ok(self.log.stage(staged, message, queue)?)
     }
@@ -504,11 +509,10 @@ impl Inner {
     }
 
     fn finish(self: &Arc<Self>) -> Result<(), CloseError> {
-        self.log.write();
+        self.log.halt();
         self.log.flush_now().map_err(CloseError::Failed)?;
-        if self.options.background != Background::Steps {
-            self.dispatch();
-        }
+        let dispatches = self.options.background != Background::Steps;
+        self.dispatching.halt(|| dispatches && self.dispatch_once(DISPATCH_BUDGET));
         self.tidy().map_err(CloseError::Io)?;
         self.log.remove_unused_segments().map_err(CloseError::Io)?;
         let mut state = self.state();

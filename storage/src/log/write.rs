@@ -24,6 +24,14 @@ impl CommitLog {
         self.writer.run(|| self.write_once());
     }
 
+    /// Accepts nothing more, writes everything that was published without a gap, and nothing after
+    /// that: a producer that was stopped in the middle must not write into a store that somebody else
+    /// has opened by then.
+    pub(crate) fn halt(&self) {
+        self.head().accepting = false;
+        self.writer.halt(|| self.write_once());
+    }
+
     /// One system call's worth. False when nothing is published or the log has failed.
     fn write_once(&self) -> bool {
         if self.failure().is_some() {

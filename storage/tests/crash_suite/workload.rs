@@ -1,7 +1,9 @@
 //! What a workload does to the store.
 
 use staticfire_storage::disk::{DiskOperation, OperationRecord, SimulatedDisk};
-use staticfire_storage::{Durability, Epoch, Message, Outcome, QueueId, Step, Store, TopicName};
+use staticfire_storage::{
+    Durability, Epoch, Message, Outcome, QueueId, Step, StoppedProducer, Store, TopicName,
+};
 
 use super::model::{Model, Violation};
 use super::{SEGMENT_BYTES, options};
@@ -15,6 +17,10 @@ pub enum Op {
     AppendLarge,
     /// Append three messages that must stay together.
     AppendBatch,
+    /// A producer takes numbers and a place for a small message, and is stopped there.
+    Reserve,
+    /// It goes on.
+    Publish,
     Write,
     /// Start a flush and let it complete.
     Flush,
@@ -66,7 +72,7 @@ impl Workload {
     pub fn run(&self, disk: &SimulatedDisk) -> Model {
         let mut model = Model::default();
         let Ok(store) = Store::open(options(disk, self)) else { return model };
-        let mut running = Running { disk, workload: self, store: Some(store), appended: 0 };
+        let mut running = Running { disk, workload: self, store: Some(store), appended: 0, stopped: None };
         for op in &self.ops {
             model.closed = false;
             running.apply(*op, &mut model);
@@ -83,6 +89,7 @@ struct Running<'a> {
     workload: &'a Workload,
     store: Option<Store>,
     appended: u64,
+    stopped: Option<StoppedProducer>,
 }
 
 impl Running<'_> {
@@ -92,6 +99,8 @@ impl Running<'_> {
             Op::Append => self.append(&store, model, 40, 1),
             Op::AppendLarge => self.append(&store, model, 450, 1),
             Op::AppendBatch => self.append(&store, model, 20, 3),
+            Op::Reserve => self.reserve(&store, model),
+            Op::Publish => drop(self.stopped.take().map(StoppedProducer::publish)),
             Op::Write => drop(store.step(Step::Write)),
             Op::Flush => {
                 drop(store.step(Step::Flush));
@@ -130,6 +139,15 @@ impl Running<'_> {
             for (receipt, message) in receipts.iter().zip(messages) {
                 model.add(store, receipt, queue, message.body.to_vec());
             }
+        }
+    }
+
+    fn reserve(&mut self, store: &Store, model: &mut Model) {
+        let (queue, body) = (QueueId((self.appended % 2) as u32), body(self.appended, 40));
+        self.appended += 1;
+        if let Ok(stopped) = store.reserve(&[message(queue, body.clone())]) {
+            model.add(store, &stopped.receipts()[0], queue, body);
+            self.stopped = Some(stopped);
         }
     }
 
@@ -185,8 +203,12 @@ impl Running<'_> {
         self.disk.complete_all();
         drop(store.step(Step::Write));
         model.turning = true;
-        model.closed = store.close().is_ok();
+        model.closed = store.clone().close().is_ok();
         model.turning = !model.closed;
+        if self.stopped.take().map(StoppedProducer::publish).is_some() && model.closed {
+            // Too late, and whoever waits for what stands there and behind it knows it.
+            model.cut(store.marks().written);
+        }
         self.store = None;
     }
 }
