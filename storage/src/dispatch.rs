@@ -212,12 +212,20 @@ impl Error for DispatchError {
 }
 
 /// What the dispatcher follows beside the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DispatchRules {
     /// The delays of the schedule topic.
     pub delay_levels: DelayLevels,
     /// The topic of control records, which get no entries.
     pub system_topic: Option<TopicName>,
+}
+
+impl DispatchRules {
+    /// True for the topic of control records.
+    #[must_use]
+    pub fn is_system(&self, topic: &str) -> bool {
+        self.system_topic.as_ref().is_some_and(|system| system.as_str() == topic)
+    }
 }
 
 /// Builds the queues from the log.
@@ -354,7 +362,7 @@ impl Dispatcher {
 pub(crate) fn fact_of(record: &Record, table: &QueueTable, rules: &DispatchRules) -> Option<DispatchFact> {
     let entry = entry_of(record, &rules.delay_levels)?;
     let topic = record.topic();
-    if rules.system_topic.as_ref().is_some_and(|system| system.as_str() == topic) {
+    if rules.is_system(topic) {
         return None;
     }
     let queue = match table.find(topic, record.queue()) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::PoisonError;
 
-use crate::dispatch::{DispatchError, DispatchRules, number_undispatched};
+use crate::dispatch::{DispatchError, number_undispatched};
 use crate::log::AppendError;
 use crate::queue::QueueError;
 use crate::{Epoch, PhysicalOffset, Store};
@@ -125,8 +125,8 @@ impl Store {
             queue.set_numbering(queue.max());
         }
         let marks = self.marks();
-        let rules = DispatchRules::default();
-        number_undispatched(&*self.0.log, &self.0.queues, &rules, marks.dispatched, marks.written)
+        let rules = &self.0.options.rules;
+        number_undispatched(&*self.0.log, &self.0.queues, rules, marks.dispatched, marks.written)
     }
 }
 

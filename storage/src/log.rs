@@ -28,7 +28,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::combine::Combiner;
 use crate::disk::Directory;
-use crate::dispatch::{DelayLevels, DispatchFact, LogItem, LogRecords};
+use crate::dispatch::{DispatchFact, DispatchRules, LogItem, LogRecords};
 use crate::error::{Failure, ReadError};
 use crate::marks::{Confirm, Generation, Marks, Watermarks};
 use crate::record::{Record, RecordCrc, Scanned, next_at};
@@ -47,7 +47,7 @@ pub(crate) struct LogOptions {
     /// Bytes reserved and not yet written, at most; more is refused before it is written.
     pub(crate) staged_bytes_max: u64,
     pub(crate) confirm: Confirm,
-    pub(crate) delay_levels: DelayLevels,
+    pub(crate) rules: DispatchRules,
     /// Every record from here on carries its own checksum.
     pub(crate) sealed_from: PhysicalOffset,
     /// Where recovery found the end. Before it there may be damage, which was reported and kept.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointFile, LastEnd};
 use crate::disk::{Directory, DirectoryLock};
-use crate::dispatch::{DispatchRules, Dispatcher};
+use crate::dispatch::Dispatcher;
 use crate::log::{CommitLog, LogOptions, segments};
 use crate::marks::{Confirm, Marks};
 use crate::options::StoreOptions;
@@ -224,13 +224,12 @@ fn assemble(
         Durability::Flushed => Confirm::Local(Durability::Flushed),
         Durability::Confirmed => Confirm::External,
     };
-    let rules = DispatchRules::default();
     let log_options = LogOptions {
         segment_bytes: options.segment_bytes,
         store_host: options.store_host,
         staged_bytes_max: options.staged_bytes_max,
         confirm,
-        delay_levels: rules.delay_levels.clone(),
+        rules: options.rules.clone(),
         sealed_from: file.state().sealed_from,
         recovered_to: end,
     };
@@ -246,7 +245,7 @@ fn assemble(
     let queue_options = QueueOptions {
         file_entries: options.queue_file_entries,
         batch_file_entries: options.batch_queue_file_entries,
-        ..QueueOptions::default()
+        batch_topics: options.batch_topics.clone(),
     };
     let closed_at = known.state.and_then(|state| state.clean_end);
     let range = LogRange {
@@ -259,14 +258,16 @@ fn assemble(
             .map(|state| state.queues_complete),
         clean: report.log.clean && closed_at == Some(end),
     };
-    let (queues, found) = QueueTable::recover(Arc::clone(&directory), queue_options, &rules, &*log, range)
-        .map_err(|error| OpenError::Queues(Box::new(error)))?;
+    let (queues, found) =
+        QueueTable::recover(Arc::clone(&directory), queue_options, &options.rules, &*log, range)
+            .map_err(|error| OpenError::Queues(Box::new(error)))?;
     let queues = Arc::new(queues);
     report.queues = found;
     log.on_failure({
         let queues = Arc::clone(&queues);
         move || queues.wake_listeners()
     });
-    let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, options.observers.clone(), end);
+    let (rules, observers) = (options.rules.clone(), options.observers.clone());
+    let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, observers, end);
     Ok(Inner::new(directory, log, queues, dispatcher, options, file, checkpoint, (report, lock)))
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::disk::Directory;
-use crate::dispatch::Observer;
-use crate::{Clock, Durability, SystemClock};
+use crate::dispatch::{DispatchRules, Observer};
+use crate::{Clock, Durability, SystemClock, TopicName};
 
 /// Where a store lives and how it behaves. Start from [`StoreOptions::at`] or
 /// [`StoreOptions::on`] and change what you need.
@@ -20,6 +20,11 @@ pub struct StoreOptions {
     pub queue_file_entries: u64,
     /// Entries of a batch consume queue file. RocketMQ's default: 300,000.
     pub batch_queue_file_entries: u64,
+    /// Topics whose new queues have one entry for each inner batch (RocketMQ's `queue.type=BatchCQ`).
+    pub batch_topics: Vec<TopicName>,
+    /// What decides which records get which queue entries. A store must be opened, and verified
+    /// ([`crate::verify::verify_with`]), with the rules that it was written with.
+    pub rules: DispatchRules,
     /// When consumers may see a message, and the least that an acknowledgement waits for.
     pub durability: Durability,
     /// The address that clients reach this store's broker at; part of every record and message id.
@@ -85,6 +90,8 @@ impl StoreOptions {
             segment_bytes: 1 << 30,
             queue_file_entries: 300_000,
             batch_queue_file_entries: 300_000,
+            batch_topics: Vec::new(),
+            rules: DispatchRules::default(),
             durability: Durability::Flushed,
             store_host: SocketAddr::from((Ipv4Addr::LOCALHOST, 10911)),
             retention: Retention::default(),
@@ -101,6 +108,8 @@ impl fmt::Debug for StoreOptions {
             .field("segment_bytes", &self.segment_bytes)
             .field("queue_file_entries", &self.queue_file_entries)
             .field("batch_queue_file_entries", &self.batch_queue_file_entries)
+            .field("batch_topics", &self.batch_topics)
+            .field("rules", &self.rules)
             .field("durability", &self.durability)
             .field("store_host", &self.store_host)
             .field("retention", &self.retention)

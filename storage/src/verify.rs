@@ -114,7 +114,8 @@ impl std::error::Error for VerifyError {
     }
 }
 
-/// Verifies the store in `directory`, which nobody may write to meanwhile.
+/// Verifies the store in `directory`, which nobody may write to meanwhile, by the rules that
+/// [`crate::StoreOptions`] starts from.
 ///
 /// # Errors
 /// [`VerifyError`] when it could not be done; damage is no error but in the report.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{CommitLog, Head, Slot};
 use crate::blank::{self, BLANK_LEN_MIN};
-use crate::dispatch::{DelayLevels, DispatchFact, TagsCode, messages_in};
+use crate::dispatch::{DispatchFact, DispatchRules, TagsCode, messages_in};
 use crate::error::Failure;
 use crate::message::{Message, MessageError};
 use crate::queue::{ConsumeQueue, Layout, QueueEntry};
@@ -101,7 +101,7 @@ pub(crate) struct Staged {
 struct StagedRecord {
     encoded: Encoded,
     queue: Arc<ConsumeQueue>,
-    /// `None` for a prepared or rolled-back transaction, which has no number and no entry.
+    /// `None` for control records and prepared or rolled-back transactions: no number and no entry.
     entry: Option<EntryFacts>,
 }
 
@@ -161,7 +161,7 @@ impl Staged {
         &mut self,
         message: &Message,
         store_host: std::net::SocketAddr,
-        levels: &DelayLevels,
+        rules: &DispatchRules,
         queue: Arc<ConsumeQueue>,
     ) -> Result<(), MessageError> {
         // The sender sets the flag; stored in an ordinary queue it would take numbers without entries.
@@ -170,8 +170,9 @@ impl Staged {
             return Err(MessageError::InnerBatch { messages });
         }
         let encoded = record::encode(message, store_host, &mut self.bytes)?;
-        let entry = message.transaction().is_queued().then(|| EntryFacts {
-            tags: TagsCode::of(message.topic.as_str(), message.properties(), levels),
+        let queued = message.transaction().is_queued() && !rules.is_system(message.topic.as_str());
+        let entry = queued.then(|| EntryFacts {
+            tags: TagsCode::of(message.topic.as_str(), message.properties(), &rules.delay_levels),
             messages,
         });
         self.records.push(StagedRecord { encoded, queue, entry });
@@ -196,7 +197,7 @@ impl CommitLog {
         message: &Message,
         queue: Arc<ConsumeQueue>,
     ) -> Result<(), MessageError> {
-        staged.push(message, self.options.store_host, &self.options.delay_levels, queue)
+        staged.push(message, self.options.store_host, &self.options.rules, queue)
     }
 
     /// Reserves, fills and publishes `staged`; nothing is written yet. With `together` all records

@@ -162,9 +162,8 @@ impl Walk<'_> {
             }
         }
         self.newest_ms = self.newest_ms.max(record.store_ms());
-        let system = self.rules.system_topic.as_ref().is_some_and(|topic| topic.as_str() == record.topic());
         if record.transaction().is_queued()
-            && !system
+            && !self.rules.is_system(record.topic())
             && let Some(expected) = self.count(at, record)
         {
             let (topic, queue) = (record.topic().to_owned(), record.queue());
