@@ -1,5 +1,5 @@
 //! What is done now and then: flush in `written` mode, write queues and marks, make the next
-//! segment, remove old ones. Counted in rounds of 100 ms.
+//! segment and write zeros to it, remove old ones. Counted in rounds of 100 ms.
 
 use std::io;
 use std::sync::PoisonError;
@@ -19,10 +19,15 @@ const QUEUE_ROUNDS: u64 = 100;
 /// Rounds between two looks at what retention allows to remove: 10 s.
 const RETAIN_ROUNDS: u64 = 100;
 
+/// Zeros written to the next segment in a round in which nothing was appended: 40 MiB a second.
+pub(crate) const AHEAD_BYTES: u64 = 4 << 20;
+
 /// Where the rounds stand.
 #[derive(Debug, Default)]
 pub(crate) struct Chores {
     round: u64,
+    /// Where the log ended in the last round.
+    end: PhysicalOffset,
     /// The last thing that went wrong, told once in words by whoever asks.
     pub(crate) trouble: Option<String>,
 }
@@ -30,16 +35,20 @@ pub(crate) struct Chores {
 impl Inner {
     /// One round of the background work; never waits for another one.
     pub(crate) fn housekeep(self: &Arc<Self>) {
-        let round = {
+        let end = self.log.marks.snapshot().appended;
+        let (round, idle) = {
             let mut chores = self.chores.lock().unwrap_or_else(PoisonError::into_inner);
             chores.round += 1;
-            chores.round
+            (chores.round, std::mem::replace(&mut chores.end, end) == end)
         };
         if self.log.failure().is_some() || self.admit().is_err() {
             return;
         }
         let due = |every: u64| round.is_multiple_of(every);
         let mut done = self.log.prepare_next_segment().map_err(io::Error::other);
+        if idle {
+            self.log.zero_ahead(AHEAD_BYTES);
+        }
         self.drive();
         if due(FLUSH_ROUNDS) {
             self.start_flush();

@@ -11,6 +11,7 @@
 //! Whoever finds the writer idle writes everything published (DESIGN D5). No I/O happens under the
 //! lock of the head.
 
+mod ahead;
 mod append;
 pub(crate) mod cut;
 mod facts;
@@ -64,6 +65,7 @@ pub(crate) struct CommitLog {
     head: Mutex<Head>,
     /// Only one thread creates the next segment.
     rolling: Mutex<()>,
+    ahead: Mutex<ahead::Ahead>,
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Vec<u8>>,
@@ -131,6 +133,7 @@ impl CommitLog {
                 staged: 0,
             }),
             rolling: Mutex::new(()),
+            ahead: Mutex::default(),
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{self, CheckpointFile};
+use crate::chores::AHEAD_BYTES;
 use crate::combine::Combiner;
 use crate::disk::{Directory, DirectoryLock};
 use crate::dispatch::{DispatchError, Dispatcher, LogItem};
@@ -55,6 +56,8 @@ pub enum Step {
     Flush,
     /// Dispatch up to this many confirmed records.
     Dispatch(usize),
+    /// Make the next segment if it will be needed soon, and write zeros to a piece of it.
+    Prepare,
     /// Write the queues, remember how far everything is, remove what retention allows.
     Tidy,
 }
@@ -209,12 +212,16 @@ impl Store {
     /// Lets one thing happen in a store that was opened with [`Background::Steps`].
     ///
     /// # Errors
-    /// What `Tidy` could not write.
+    /// What `Tidy` or `Prepare` could not do.
     pub fn step(&self, step: Step) -> io::Result<()> {
         match step {
             Step::Write => self.0.log.write(),
             Step::Flush => drop(self.0.log.start_flush(|| {})),
             Step::Dispatch(budget) => drop(self.0.dispatch_once(budget)),
+            Step::Prepare => {
+                self.0.log.prepare_next_segment().map_err(io::Error::other)?;
+                self.0.log.zero_ahead(AHEAD_BYTES);
+            }
             Step::Tidy => return self.0.tidy(),
         }
         Ok(())

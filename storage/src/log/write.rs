@@ -33,7 +33,7 @@ impl CommitLog {
     }
 
     /// One system call's worth. False when nothing is published or the log has failed.
-    fn write_once(&self) -> bool {
+    pub(super) fn write_once(&self) -> bool {
         if self.failure().is_some() {
             return false;
         }

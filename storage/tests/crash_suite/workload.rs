@@ -31,6 +31,8 @@ pub enum Op {
     /// Start a flush that fails.
     FailFlush,
     Dispatch,
+    /// Make the next segment ahead of time and write zeros to it.
+    Prepare,
     Tidy,
     Retain,
     /// End the epoch, cut what is not confirmed, begin the next one.
@@ -117,6 +119,7 @@ impl Running<'_> {
                 }
             }
             Op::Dispatch => drop(store.step(Step::Dispatch(100))),
+            Op::Prepare => drop(store.step(Step::Prepare)),
             Op::Tidy => drop(store.step(Step::Tidy)),
             Op::Retain => drop(store.retain()),
             Op::Cut => self.cut(&store, model, false),
