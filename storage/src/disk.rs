@@ -181,6 +181,15 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
         Ok(Some(at).filter(|at| *at < self.len()))
     }
 
+    /// The first position behind `at` where nothing but zeros may stand without taking space: where a
+    /// hole begins, at the latest the end of the file. Who cannot tell answers with the end.
+    ///
+    /// # Errors
+    /// The system's error.
+    fn next_hole(&self, _at: u64) -> io::Result<u64> {
+        Ok(self.len())
+    }
+
     /// Gives the range blocks of its own, so that writing there cannot run out of space.
     ///
     /// # Errors

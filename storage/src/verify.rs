@@ -12,6 +12,7 @@
 mod finding;
 mod log;
 mod queues;
+mod sparse;
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ use std::ops::Range;
 pub use finding::{Finding, Problem, Severity};
 
 use crate::checkpoint::{self, LastEnd};
-use crate::disk::{Directory, DirectoryEntry, EntryKind};
+use crate::disk::{Directory, DirectoryEntry, EntryKind, SegmentFile};
 use crate::dispatch::DispatchRules;
 use crate::state::{self, Found, State, StateFile};
 use crate::{PhysicalOffset, RecordCrc};
@@ -183,8 +184,8 @@ impl Notes {
             None => LastEnd::Closed,
         };
         let notes = match directory.open(state::PATH) {
-            Ok(file) => file.read(0..file.len()).map_err(VerifyError::io(state::PATH))?,
-            Err(_) => bytes::Bytes::new(),
+            Ok(file) => whole(&*file).map_err(VerifyError::io(state::PATH))?,
+            Err(_) => Vec::new(),
         };
         if let Some(at) = state::first_unexpected(&notes) {
             // The slot that was being written when the process died; the other one counts.
@@ -229,6 +230,14 @@ impl Notes {
             None => store_ms <= self.checkpoint.physic_ms.min(self.checkpoint.logics_ms) - ROCKETMQ_MARGIN_MS,
         }
     }
+}
+
+/// All of a small file.
+fn whole(file: &dyn SegmentFile) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; len];
+    file.read_into(0, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// A file named by its first byte in a sequence of files.

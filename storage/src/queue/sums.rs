@@ -14,8 +14,11 @@
 //! rebuilt. A file of sums without its queue file tells that the queue file was lost.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
 
 use crate::disk::{Directory, SegmentFile, parent, write_all_at};
 
@@ -35,14 +38,14 @@ pub(super) fn sum(crc: u32) -> u32 {
     crc.max(1)
 }
 
-/// The first place in a file of sums, read whole as `sums`, that does not hold for the queue file
-/// `bytes`.
-pub(crate) fn first_wrong(sums: &[u8], bytes: &[u8]) -> Option<usize> {
-    let mut blocks = bytes.chunks(BLOCK as usize);
+/// The first place in a file of sums, read whole as `sums`, that does not hold for a queue file of `len`
+/// bytes, of which `bytes` gives a range.
+pub(crate) fn first_wrong(sums: &[u8], len: usize, bytes: impl Fn(Range<usize>) -> Bytes) -> Option<usize> {
+    let mut blocks = (0..len).step_by(BLOCK as usize).map(|at| at..len.min(at + BLOCK as usize));
     (0..sums.len()).step_by(WIDTH as usize).find(|at| {
         let stored = sums[*at..].first_chunk().map_or(u32::MAX, |stored| u32::from_be_bytes(*stored));
         let block = blocks.next();
-        stored != 0 && block.is_none_or(|block| sum(crc32fast::hash(block)) != stored)
+        stored != 0 && block.is_none_or(|block| sum(crc32fast::hash(&bytes(block))) != stored)
     })
 }
 

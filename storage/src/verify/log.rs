@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
+use super::sparse::Sparse;
 use super::{Findings, Notes, Problem, Severity, VerifyError, numbered_files, usual_len};
-use crate::blank::{self, BLANK_LEN_MIN, BLANK_MAGIC};
+use crate::blank::BLANK_LEN_MIN;
 use crate::checkpoint;
 use crate::disk::Directory;
 use crate::dispatch::{DispatchRules, messages_in};
 use crate::log::segments::{self, FOLDER};
-use crate::record::{MAGIC_V1, MAGIC_V2, Record, RecordCrc, RecordError, Scanned, next_at};
+use crate::record::{Record, RecordCrc, RecordError, Scanned};
 use crate::{PhysicalOffset, QueueId, QueueOffset};
 
 /// The files of the log.
 #[derive(Debug)]
 pub(super) struct Log {
-    segments: BTreeMap<u64, Bytes>,
+    segments: BTreeMap<u64, Sparse>,
     segment_len: u64,
 }
 
@@ -62,10 +61,8 @@ impl Log {
                 findings.add(Severity::Damage, &file.path, 0, Problem::FileName);
                 continue;
             }
-            let io = || VerifyError::io(&file.path);
-            let opened = directory.open(&file.path).map_err(io())?;
-            let bytes = opened.read(0..opened.len().min(segment_len)).map_err(io())?;
-            segments.insert(file.start, bytes);
+            let opened = Sparse::open(directory, &file.path, segment_len);
+            segments.insert(file.start, opened.map_err(VerifyError::io(&file.path))?);
         }
         Ok(Self { segments, segment_len })
     }
@@ -73,15 +70,18 @@ impl Log {
     /// The record at `at`, checked by structure alone: the walk has found what else is wrong.
     /// `None` when `at` is in no file.
     pub(super) fn record(&self, at: PhysicalOffset) -> Option<Result<Record, RecordError>> {
-        let (start, bytes) = self.segments.range(..=at.0).next_back()?;
-        let from = usize::try_from(at.0 - start).ok().filter(|from| *from < bytes.len())?;
-        Some(Record::unverified(bytes.slice(from..)))
+        let (start, file) = self.segments.range(..=at.0).next_back()?;
+        let from = usize::try_from(at.0 - start).ok().filter(|from| *from < file.len())?;
+        Some(match file.item(from) {
+            (Scanned::Damaged(error), _) => Err(error),
+            (_, bytes) => Record::unverified(bytes),
+        })
     }
 
     pub(super) fn walk(&self, notes: &Notes, rules: &DispatchRules, findings: &mut Findings) -> Walked {
         // Files made ahead of time hold nothing yet.
-        let written = |bytes: &Bytes| first_nonzero(bytes, 0).is_some();
-        let last = self.segments.iter().rfind(|(_, bytes)| written(bytes)).map(|(start, _)| *start);
+        let written = |(_, file): &(&u64, &Sparse)| file.first_nonzero(0).is_some();
+        let last = self.segments.iter().rfind(written).map(|(start, _)| *start);
         let min = PhysicalOffset(self.segments.keys().next().copied().unwrap_or(0));
         let mut walk = Walk {
             log: self,
@@ -93,7 +93,7 @@ impl Log {
             walked: Walked { min, end: min, records: 0, queues: BTreeMap::new() },
         };
         let mut expected = min.0;
-        for (start, bytes) in self.segments.iter().take_while(|(start, _)| Some(**start) <= last) {
+        for (start, file) in self.segments.iter().take_while(|(start, _)| Some(**start) <= last) {
             while expected < *start {
                 walk.damaged = true;
                 let missing = segments::path(PhysicalOffset(expected));
@@ -101,7 +101,7 @@ impl Log {
                 // One finding for a gap of any width: a name may hold any number.
                 expected = *start;
             }
-            walk.segment(*start, bytes, Some(*start) == last);
+            walk.segment(*start, file, Some(*start) == last);
             expected = start.saturating_add(self.segment_len);
         }
         walk.end();
@@ -122,14 +122,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Walks one file from record to record.
-    fn segment(&mut self, start: u64, bytes: &Bytes, is_last: bool) {
+    fn segment(&mut self, start: u64, file: &Sparse, is_last: bool) {
         let mut at = 0;
         loop {
             let position = PhysicalOffset(start + at as u64);
             self.walked.end = position;
-            let rest = bytes.slice(at..);
-            let problem = match next_at(&rest) {
-                Scanned::Record { .. } => match Record::unverified(rest) {
+            let problem = match file.item(at) {
+                (Scanned::Record { .. }, bytes) => match Record::unverified(bytes) {
                     Ok(record) => {
                         self.record(start, position, &record);
                         at += record.len() as usize;
@@ -137,11 +136,11 @@ impl Walk<'_> {
                     }
                     Err(error) => Problem::Record { error, resumes: None },
                 },
-                Scanned::Blank { len } => return self.blank(start, &rest, position, len),
-                Scanned::Damaged(error) => Problem::Record { error, resumes: None },
-                Scanned::Nothing => Problem::Hole { resumes: None },
+                (Scanned::Blank { len }, _) => return self.blank(start, file, position, len),
+                (Scanned::Damaged(error), _) => Problem::Record { error, resumes: None },
+                (Scanned::Nothing, _) => Problem::Hole { resumes: None },
             };
-            let resumes = self.resume(start, bytes, at + 1);
+            let resumes = self.resume(start, file, at + 1);
             match self.no_record(start, position, problem, resumes, is_last) {
                 Some(next) => at = next,
                 None => return,
@@ -203,7 +202,7 @@ impl Walk<'_> {
     }
 
     /// The blank that ends the file.
-    fn blank(&mut self, start: u64, rest: &Bytes, at: PhysicalOffset, len: u32) {
+    fn blank(&mut self, start: u64, segment: &Sparse, at: PhysicalOffset, len: u32) {
         let file = segments::path(PhysicalOffset(start));
         let (from, expected) = (at.0 - start, self.log.segment_len - (at.0 - start));
         if u64::from(len) != expected {
@@ -211,9 +210,9 @@ impl Walk<'_> {
         }
         // RocketMQ leaves there what was there before; we start from zeros.
         if self.notes.crc(at) == RecordCrc::Required
-            && let Some(stray) = first_nonzero(rest, BLANK_LEN_MIN)
+            && let Some(stray) = segment.first_nonzero(from as usize + BLANK_LEN_MIN)
         {
-            self.findings.add(Severity::Damage, &file, from + stray as u64, Problem::StrayBytes);
+            self.findings.add(Severity::Damage, &file, stray as u64, Problem::StrayBytes);
         }
         self.walked.end = PhysicalOffset(start + self.log.segment_len);
     }
@@ -246,8 +245,7 @@ impl Walk<'_> {
     /// The log ends at `at`, in its last file: nothing but zeros may follow.
     fn tail(&mut self, start: u64, at: PhysicalOffset) {
         let (file, from) = (segments::path(PhysicalOffset(start)), at.0 - start);
-        let bytes = &self.log.segments[&start];
-        if let Some(stray) = first_nonzero(bytes, from as usize) {
+        if let Some(stray) = self.log.segments[&start].first_nonzero(from as usize) {
             // RocketMQ leaves the bytes behind a cut as they are.
             let severity = self.notes.severity(true);
             let severity = if self.notes.state.is_none() { Severity::Leftover } else { severity };
@@ -283,18 +281,20 @@ impl Walk<'_> {
     }
 
     /// The first place from `from` on where a valid record or the blank of the file starts.
-    fn resume(&self, start: u64, bytes: &Bytes, from: usize) -> Option<usize> {
+    fn resume(&self, start: u64, file: &Sparse, from: usize) -> Option<usize> {
         let mut at = from;
         loop {
             // The magic stands four bytes behind the start.
-            at = first_nonzero(bytes, at + 4)?.max(from + 4) - 4;
-            let magic = u32::from_be_bytes(bytes.get(at + 4..at + 8)?.try_into().ok()?);
+            at = file.first_nonzero(at + 4)?.max(from + 4) - 4;
+            if at + BLANK_LEN_MIN > file.len() {
+                return None;
+            }
             let position = PhysicalOffset(start + at as u64);
-            let valid = match magic {
-                MAGIC_V1 | MAGIC_V2 => {
-                    Record::parse(bytes.slice(at..), position, self.notes.crc(position)).is_ok()
+            let valid = match file.item(at) {
+                (Scanned::Record { .. }, bytes) => {
+                    Record::parse(bytes, position, self.notes.crc(position)).is_ok()
                 }
-                BLANK_MAGIC => bytes[at..].starts_with(&blank::encode((bytes.len() - at) as u32)),
+                (Scanned::Blank { len }, _) => len as usize == file.len() - at,
                 _ => false,
             };
             if valid {
@@ -303,14 +303,4 @@ impl Walk<'_> {
             at += 1;
         }
     }
-}
-
-/// The first byte from `from` on that is not zero.
-pub(super) fn first_nonzero(bytes: &[u8], from: usize) -> Option<usize> {
-    const STEP: usize = 64;
-    let mut at = from;
-    while bytes.get(at..at + STEP).is_some_and(|zeros| zeros == [0; STEP]) {
-        at += STEP;
-    }
-    bytes.get(at..)?.iter().position(|byte| *byte != 0).map(|more| at + more)
 }

@@ -1,11 +1,13 @@
 //! Compares every entry of every queue with the log, and the other way round.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use bytes::Bytes;
-
-use super::log::{Log, Numbers, Walked, first_nonzero};
-use super::{Findings, Notes, NumberedFile, Problem, Severity, VerifyError, numbered_files, usual_len};
+use super::log::{Log, Numbers, Walked};
+use super::sparse::Sparse;
+use super::{
+    Findings, Notes, NumberedFile, Problem, Severity, VerifyError, numbered_files, usual_len, whole,
+};
 use crate::disk::{Directory, DirectoryEntry, EntryKind};
 use crate::dispatch::{DispatchRules, entry_of};
 use crate::queue::{Layout, sums};
@@ -173,9 +175,8 @@ impl Queue<'_> {
                 self.findings.add(Severity::Damage, &file.path, 0, Problem::FileName);
                 continue;
             }
-            let io = || VerifyError::io(&file.path);
-            let opened = directory.open(&file.path).map_err(io())?;
-            let bytes = opened.read(0..opened.len().min(self.file_len)).map_err(io())?;
+            let bytes = Sparse::open(directory, &file.path, self.file_len);
+            let bytes = bytes.map_err(VerifyError::io(&file.path))?;
             self.file(file, &bytes);
             self.sums(directory, file, &bytes)?;
         }
@@ -185,11 +186,19 @@ impl Queue<'_> {
         Ok(())
     }
 
-    fn file(&mut self, file: &NumberedFile, bytes: &Bytes) {
+    fn file(&mut self, file: &NumberedFile, bytes: &Sparse) {
         let width = self.folder.layout.width();
-        let mut stray = false;
-        for (index, slot) in bytes.chunks_exact(width).enumerate() {
-            let at = (index * width) as u64;
+        let slots = bytes.len() / width;
+        let (mut stray, mut next) = (false, 0);
+        // Where only zeros stand is no entry.
+        while let Some(index) = bytes.first_nonzero(next * width).map(|at| at / width) {
+            if index >= slots {
+                let rest = (slots * width) as u64;
+                self.findings.add(Severity::Damage, &file.path, rest, Problem::StrayBytes);
+                return;
+            }
+            next = index + 1;
+            let (at, slot) = ((index * width) as u64, &bytes.slice(index * width..next * width)[..]);
             let number = file.start / width as u64 + index as u64;
             match self.folder.layout.decode(slot, number) {
                 Some(entry) if entry.is_padding() => {
@@ -204,17 +213,13 @@ impl Queue<'_> {
                     self.expected = self.expected.max(entry.next().0);
                     (self.any, self.slot) = (true, number + 1);
                 }
-                None if !stray && first_nonzero(slot, 0).is_some() => {
+                None if !stray => {
                     // One finding for a file, however much of it is wrong.
                     stray = true;
                     self.findings.add(self.notes.severity(false), &file.path, at, Problem::StrayBytes);
                 }
                 None => {}
             }
-        }
-        let rest = bytes.len() - bytes.len() % width;
-        if first_nonzero(bytes, rest).is_some() {
-            self.findings.add(Severity::Damage, &file.path, rest as u64, Problem::StrayBytes);
         }
     }
 
@@ -224,15 +229,16 @@ impl Queue<'_> {
         &mut self,
         directory: &dyn Directory,
         file: &NumberedFile,
-        bytes: &Bytes,
+        bytes: &Sparse,
     ) -> Result<(), VerifyError> {
         let path = sums::path(&file.path);
         let sums = match directory.open(&path) {
-            Ok(sums) => sums.read(0..sums.len()).map_err(VerifyError::io(&path))?,
+            Ok(sums) => whole(&*sums).map_err(VerifyError::io(&path))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(VerifyError::io(&path)(error)),
         };
-        if let Some(at) = sums::first_wrong(&sums, bytes) {
+        let block = |range: Range<usize>| bytes.slice(range);
+        if let Some(at) = sums::first_wrong(&sums, bytes.len(), block) {
             self.findings.add(Severity::Leftover, &path, at as u64, Problem::Sum);
         }
         Ok(())

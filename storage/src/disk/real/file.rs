@@ -302,6 +302,14 @@ impl SegmentFile for RealFile {
         }
     }
 
+    fn next_hole(&self, at: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&*self.fd, SeekFrom::Hole(at)) {
+            Ok(found) => Ok(found),
+            Err(Errno::NXIO | Errno::INVAL) => Ok(self.len()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn allocate(&self, range: Range<u64>) -> io::Result<()> {
         let len = range.end.saturating_sub(range.start);
         check_writable(range.start, len, self.len())?;

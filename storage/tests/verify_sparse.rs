@@ -1,0 +1,82 @@
+//! `verify` leaves the holes of a sparse store alone: on a tmpfs that is full, looking into one through a
+//! mapping kills the process.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use staticfire_storage::disk::{Directory, EntryKind, RealDirectory, SimulatedDisk, write_all_at};
+use staticfire_storage::{Message, QueueId, Store, StoreOptions, SystemClock, TopicName, verify};
+
+const PAGE: usize = 4096;
+
+/// Copies the tree at `path`, leaving out the pages that hold only zeros, as `cp --sparse=always` does.
+fn copy_sparsely(from: &dyn Directory, to: &dyn Directory, path: &str) {
+    for entry in from.list(path).unwrap() {
+        let name = if path.is_empty() { entry.name } else { format!("{path}/{}", entry.name) };
+        if entry.kind == EntryKind::Directory {
+            to.make_directory(&name).unwrap();
+            copy_sparsely(from, to, &name);
+        } else {
+            let mut bytes = vec![0; entry.len as usize];
+            from.open(&name).unwrap().read_into(0, &mut bytes).unwrap();
+            let copy = to.create(&name, entry.len).unwrap();
+            for (index, page) in
+                bytes.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0))
+            {
+                write_all_at(&*copy, (index * PAGE) as u64, page).unwrap();
+            }
+        }
+    }
+}
+
+/// Blocks of 512 bytes that the tree takes.
+fn blocks(path: &Path) -> u64 {
+    let metadata = std::fs::metadata(path).unwrap();
+    let entries = metadata.is_dir().then(|| std::fs::read_dir(path).unwrap()).into_iter().flatten();
+    metadata.blocks() + entries.map(|entry| blocks(&entry.unwrap().path())).sum::<u64>()
+}
+
+/// A closed store: bodies of zeros, so that there are holes in the middle of records too.
+fn store() -> SimulatedDisk {
+    let disk = SimulatedDisk::new(1).completing_at_once();
+    let mut options = StoreOptions::on(disk.directory(), Arc::new(SystemClock));
+    (options.segment_bytes, options.queue_file_entries) = (1 << 20, 10_000);
+    let store = Store::open(options).unwrap();
+    for n in 0..40 {
+        let topic = TopicName::new("orders").unwrap();
+        store.append(&Message::new(topic, QueueId(n % 2), vec![0; 50_000])).unwrap();
+    }
+    store.close().unwrap();
+    disk
+}
+
+/// proves: I11, M34: whatever is wrong with the store, its holes stay holes
+#[test]
+fn holes_are_not_filled() {
+    let tmpfs = Path::new("/dev/shm");
+    if !tmpfs.is_dir() {
+        println!("SKIPPED (there is no /dev/shm)");
+        return;
+    }
+    let (disk, folder) = (store(), tempfile::tempdir_in(tmpfs).unwrap());
+    let copy = RealDirectory::open(folder.path()).unwrap();
+    copy_sparsely(&*disk.directory(), &copy, "");
+    let len: u64 = 3 << 20;
+    let before = blocks(folder.path());
+    assert!(before * 512 < len / 2, "{before} blocks: this is not sparse");
+    let verified = || verify(&RealDirectory::open_read_only(folder.path()).unwrap()).unwrap();
+    let report = verified();
+    assert!(report.is_sound() && report.records == 40 && report.entries == 40, "{report}");
+    assert_eq!(blocks(folder.path()), before);
+
+    // The head of a record, in a page of its own, gone: everything behind it is searched.
+    let log = copy.open("commitlog/00000000000000000000").unwrap();
+    let at = log.next_data(20_000).unwrap().unwrap();
+    write_all_at(&*log, at, &[0; PAGE]).unwrap();
+    drop(log);
+    assert!(!verified().is_sound());
+    assert_eq!(blocks(folder.path()), before);
+}
