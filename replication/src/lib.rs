@@ -1,7 +1,6 @@
-//! The vocabulary of replication: what an acknowledgement waits for, and what it says.
+//! Copying and electing inside one broker group.
 //!
-//! Copying, read advice and failover come later. The words are fixed now, because a broker's answers
-//! and its configuration are written in them (DESIGN D2):
+//! What OK means is a mode (DESIGN D2):
 //!
 //! | mode | OK means | confirmed |
 //! |---|---|---|
@@ -9,9 +8,25 @@
 //! | `flushed` | survives power loss | what is flushed |
 //! | `replicated k` | flushed here and received, or flushed, on k slaves | the k-th of them |
 //! | `quorum` | flushed on a majority of the group | what Raft committed |
+//!
+//! [`Replica`] decides: a pure state machine, checked by exhausting its states and driven by
+//! whoever has a log and a network.
+
+#![forbid(unsafe_code)]
 
 mod acknowledgement;
+mod epochs;
+mod group;
+mod message;
 mod mode;
+mod replica;
 
 pub use acknowledgement::{Acknowledgement, Reached};
+pub use epochs::{EpochStart, EpochTable, EpochTableError};
+pub use group::{DiskId, Group, GroupError, NodeId, Promise};
+pub use message::{Answer, Fetch, FetchAnswer, Introduction, Request, VoteAnswer, VoteRequest};
 pub use mode::{Mode, ModeError, SlaveAck};
+pub use replica::{
+    Draw, Effect, Evidence, Failover, Input, Millis, Remembered, Replica, ReplicaProgress, Settings, Timing,
+    Token,
+};
