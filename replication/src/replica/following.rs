@@ -323,7 +323,7 @@ impl Replica {
         let end = match () {
             // Everything kept here is newer than what the leader has of it: from the very beginning.
             () if here.epoch > common.epoch => PhysicalOffset(0),
-            () if here.epoch == common.epoch && !self.settings.planted("Z29") => here.end.min(common.end),
+            () if here.epoch == common.epoch => here.end.min(common.end),
             () => here.end,
         };
         if end >= at.end {

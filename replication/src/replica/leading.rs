@@ -189,7 +189,8 @@ impl Replica {
             return;
         }
         let base = self.log.base();
-        let (known, has) = (self.log.common(fetch.at.epoch), self.log.has(fetch.at));
+        let undetected = self.settings.planted("Z29") && fetch.at.end <= self.log.end();
+        let (known, has) = (self.log.common(fetch.at.epoch), self.log.has(fetch.at) || undetected);
         let Some(leading) = self.leading() else { return self.refuse(token, 0, effects) };
         let (epoch, session) = (leading.epoch, fetch.session);
         let follower = leading.followers.entry(from).or_default();

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use staticfire_replication::{
     Answer, DiskId, Effect, EpochStart, EpochTable, Failover, FetchAnswer, Group, Input, NodeId, Promise,
@@ -57,7 +58,8 @@ pub struct Budget {
     pub appends: u8,
     pub crashes: u8,
     pub duplicates: u8,
-    pub unanswered: u8,
+    /// Connections lost, and followers that look for their leader.
+    pub asks: u16,
     pub wipes: u8,
 }
 
@@ -92,6 +94,22 @@ pub enum Action {
     Read(usize),
 }
 
+/// Names of what happened, for coverage: makes no difference between two worlds.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(pub BTreeSet<&'static str>);
+
+impl PartialEq for Reached {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Reached {}
+
+impl Hash for Reached {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub nodes: Vec<Node>,
@@ -103,8 +121,11 @@ pub struct World {
     pub reads: BTreeMap<usize, usize>,
     pub leaders: BTreeMap<u64, usize>,
     pub violation: Option<String>,
-    /// Names of what happened, for coverage.
-    pub reached: BTreeSet<&'static str>,
+    pub reached: Reached,
+    /// What was durable on disks that were lost, by node.
+    lost: BTreeMap<usize, Vec<Rec>>,
+    /// The most records that answer a fetch.
+    fetch_max: u64,
     bug: Option<&'static str>,
 }
 
@@ -138,7 +159,7 @@ fn starts(records: &[Rec], first: usize, before: Option<u64>) -> Vec<EpochStart>
 
 impl World {
     /// A formed group of `nodes` empty voters.
-    pub fn new(nodes: usize, left: Budget, bug: Option<&'static str>) -> Self {
+    pub fn new(nodes: usize, left: Budget, fetch_max: u64, bug: Option<&'static str>) -> Self {
         let formed: Vec<_> = (0..nodes).map(|node| (id(node), DiskId(node as u64))).collect();
         let promise = Promise { formed, ..Promise::default() };
         let mut world = Self {
@@ -149,7 +170,9 @@ impl World {
             reads: BTreeMap::new(),
             leaders: BTreeMap::new(),
             violation: None,
-            reached: BTreeSet::new(),
+            reached: Reached::default(),
+            lost: BTreeMap::new(),
+            fetch_max,
             bug,
         };
         for node in 0..nodes {
@@ -185,6 +208,7 @@ impl World {
             heartbeat_ms: NEVER_MS,
             retry_ms: 0,
         };
+        settings.fetch_max = self.fetch_max;
         #[cfg(feature = "planted-bugs")]
         {
             settings.bug = self.bug;
@@ -220,16 +244,18 @@ impl World {
     fn actions_of(&self, index: usize, node: &Node, actions: &mut Vec<Action>) {
         let replica = &node.replica;
         let may_begin = replica.epoch().0 < self.left.epochs;
-        if may_begin && !replica.leads() && !replica.is_stopped() {
+        // At first all nodes are alike, so it may as well be the first one.
+        let alike = index > 0 && self.nodes.iter().all(|node| node.replica.epoch() == Epoch(0));
+        if may_begin && !replica.leads() && !replica.is_stopped() && !alike {
             actions.push(Action::Campaign(index));
         }
         if may_begin && replica.leads() {
             actions.push(Action::StepDown(index));
         }
-        if !replica.leads() && replica.leader().is_none() {
+        if self.left.asks > 0 && !replica.leads() && (replica.leader().is_none() || !replica.is_voter()) {
             actions.push(Action::Tick(index));
         }
-        if self.left.unanswered > 0 && !replica.leads() && replica.leader().is_some() {
+        if self.left.asks > 0 && !replica.leads() && replica.leader().is_some() {
             actions.push(Action::Unanswered(index));
         }
         let started = node.log.last().is_some_and(|rec| rec.epoch == replica.epoch().0);
@@ -270,10 +296,13 @@ impl World {
                 self.deliver(envelope.clone());
             }
             Action::Campaign(node) => self.step(*node, 0, Input::Campaign, &[]),
-            Action::Tick(node) => self.step(*node, 0, Input::Tick, &[]),
+            Action::Tick(node) => {
+                self.left.asks -= 1;
+                self.step(*node, 0, Input::Tick, &[]);
+            }
             Action::StepDown(node) => self.step(*node, LATE_MS, Input::Tick, &[]),
             Action::Unanswered(node) => {
-                self.left.unanswered -= 1;
+                self.left.asks -= 1;
                 let leader = self.nodes[*node].replica.leader();
                 let from = leader.unwrap_or(NodeId(0));
                 self.step(*node, 0, Input::Unanswered { from }, &[]);
@@ -340,11 +369,14 @@ impl World {
         }
         let (disk, saved, log) = (node.disk, node.saved.clone(), node.log.clone());
         self.nodes[index].replica = self.open(nodes, index, disk, &saved, &log, self.session_of(index));
-        self.reached.insert("crash");
+        self.reached.0.insert("crash");
     }
 
     fn wipe(&mut self, index: usize) {
         self.left.wipes -= 1;
+        self.reached.0.insert("disk lost");
+        let durable = self.nodes[index].durable;
+        self.lost.insert(index, self.nodes[index].log[..durable].to_vec());
         self.reads.remove(&index);
         let nodes = self.nodes.len();
         let disk = DiskId(self.nodes[index].disk.0 + 100);
@@ -374,7 +406,12 @@ impl World {
 
     fn carry_out(&mut self, index: usize, effect: Effect, records: &[Rec]) {
         match effect {
-            Effect::Save(promise) => self.nodes[index].saving = Some(promise),
+            Effect::Save(promise) => {
+                if self.nodes[index].saved.formed.is_empty() && !promise.formed.is_empty() {
+                    self.reached.0.insert("joined");
+                }
+                self.nodes[index].saving = Some(promise);
+            }
             Effect::Ask { to, request } => {
                 self.net.insert(Envelope {
                     from: index,
@@ -405,7 +442,7 @@ impl World {
                 if (confirmed.0 as usize) < before {
                     self.violate("I44", format!("node {index} answers a read with {confirmed} of {before}"));
                 }
-                self.reached.insert("read");
+                self.reached.0.insert("read");
             }
             Effect::ReadLost(_) => drop(self.reads.remove(&index)),
             Effect::Stop(evidence) => self.violate("I40", format!("node {index} stops: {evidence:?}")),
@@ -424,7 +461,10 @@ impl World {
         if !self.nodes[index].log.starts_with(&self.confirmed) {
             self.violate("I39", format!("{index} leads epoch {epoch} without what was confirmed"));
         }
-        self.reached.insert(if epoch.0 > 1 { "second leader" } else { "leader" });
+        if self.nodes.iter().enumerate().any(|(other, node)| other != index && node.replica.serves()) {
+            self.reached.0.insert("two leaders");
+        }
+        self.reached.0.insert(if epoch.0 > 1 { "second leader" } else { "leader" });
         self.append(index, 0);
     }
 
@@ -436,7 +476,7 @@ impl World {
         node.log.extend_from_slice(records);
         let epochs = starts(records, first, before);
         let input = Input::Appended { end: at(node.log.len()), epochs };
-        self.reached.insert("copied");
+        self.reached.0.insert("copied");
         self.step(index, 0, input, &[]);
     }
 
@@ -446,7 +486,7 @@ impl World {
         node.log.truncate(to);
         node.durable = to;
         node.syncing = None;
-        self.reached.insert("cut");
+        self.reached.0.insert("cut");
         self.step(index, 0, Input::CutDone, &[]);
     }
 
@@ -458,13 +498,61 @@ impl World {
         }
         if end > self.confirmed.len() {
             self.confirmed = log[..end].to_vec();
-            let durable = |node: &Node| node.log[..node.durable].starts_with(&self.confirmed);
-            if self.nodes.iter().filter(|node| durable(node)).count() <= self.nodes.len() / 2 {
-                return self.violate("I40", format!("{index} confirms {end}, no majority has it"));
+            // A disk that was lost since had it, when it said so.
+            let lost = |index| self.lost.get(&index).is_some_and(|log| log.starts_with(&self.confirmed));
+            let durable = |(index, node): &(usize, &Node)| {
+                lost(*index)
+                    || node.replica.is_voter() && node.log[..node.durable].starts_with(&self.confirmed)
+            };
+            if self.nodes.iter().enumerate().filter(durable).count() <= self.nodes.len() / 2 {
+                return self
+                    .violate("I40, I43", format!("{index} confirms {end}, no majority of voters has it"));
             }
             let epochs = self.confirmed.iter().map(|rec| rec.epoch).collect::<BTreeSet<_>>().len();
-            self.reached.insert(if epochs > 1 { "confirmed over two epochs" } else { "confirmed" });
+            self.reached.0.insert(if epochs > 1 { "confirmed over two epochs" } else { "confirmed" });
         }
+    }
+
+    /// Lets everything arrive and complete that is under way, in order, until nothing is.
+    pub fn calm(&mut self) {
+        let calm = |action: &Action| {
+            matches!(
+                action,
+                Action::Deliver(_) | Action::StartSync(_) | Action::CompleteSync(_) | Action::CompleteSave(_)
+            )
+        };
+        for _ in 0..10_000 {
+            let Some(action) = self.actions().into_iter().find(calm) else { return };
+            self.act(&action);
+        }
+        self.violate("I49", "it never comes to rest".to_owned());
+    }
+
+    /// Forgets messages that can never again make a difference.
+    pub fn forget_stale(&mut self) {
+        let nodes = &self.nodes;
+        self.net.retain(|Envelope { from, to, message }| {
+            let (sender, receiver) = (&nodes[*from].replica, &nodes[*to].replica);
+            let (sent, here) = (sender.epoch(), receiver.epoch());
+            match message {
+                Message::Answer(Answer::Fetch(answer), _) => match answer {
+                    FetchAnswer::Records { session, epoch, .. }
+                    | FetchAnswer::Diverged { session, epoch, .. }
+                    | FetchAnswer::Below { session, epoch, .. } => {
+                        *epoch > here
+                            || (*epoch == here && *session >= receiver.session() && !receiver.leads())
+                    }
+                    FetchAnswer::Refused { epoch, .. } => *epoch >= here && !receiver.leads(),
+                },
+                Message::Answer(Answer::Vote(answer), _) => {
+                    answer.epoch > here || (answer.asked >= here && !receiver.leads())
+                }
+                Message::Answer(..) => true,
+                Message::Request(Request::Vote(vote)) => vote.epoch >= here || sent < here,
+                Message::Request(Request::Fetch(fetch)) => fetch.epoch >= here || sent < here,
+                Message::Request(_) => true,
+            }
+        });
     }
 
     pub fn violate(&mut self, invariant: &str, what: String) {

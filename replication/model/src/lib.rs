@@ -1,0 +1,1 @@
+//! Only its test: `tests/exhaust.rs` searches all states of a small group of real replicas.
