@@ -70,6 +70,8 @@ pub enum FetchAnswer {
         from: PhysicalOffset,
         /// One past the last one; bytes may be cut anywhere.
         upto: PhysicalOffset,
+        /// Where the leader's log ends.
+        end: PhysicalOffset,
         /// What the leader knows to be confirmed.
         confirmed: PhysicalOffset,
         /// To be repeated in the next fetch: shows that the leader still was one when it was asked.

@@ -206,7 +206,8 @@ impl Replica {
         }
         self.hear(now);
         match answer {
-            FetchAnswer::Records { from: start, upto, confirmed, round, .. } => {
+            FetchAnswer::Records { from: start, upto, end, confirmed, round, .. } => {
+                self.joining.aim(epoch, end);
                 self.records(from, start, upto, (confirmed, round), effects);
             }
             FetchAnswer::Diverged { common, .. } => self.diverged(common, effects),
@@ -259,7 +260,6 @@ impl Replica {
             Phase::Probing(at) => {
                 following.phase = Phase::Copying(at.end);
                 following.leader_confirmed = confirmed;
-                self.joining.aim(self.promise.epoch, upto);
                 self.copied(from, upto, effects);
             }
             Phase::Copying(_) => {

@@ -265,7 +265,7 @@ impl Replica {
             let upto = end.min(PhysicalOffset(from.0.saturating_add(max)));
             (follower.sent, follower.told_confirmed, follower.told_round) = (Some(upto), confirmed, round);
             let session = follower.session;
-            let answer = FetchAnswer::Records { session, epoch, from, upto, confirmed, round };
+            let answer = FetchAnswer::Records { session, epoch, from, upto, end, confirmed, round };
             self.send(Effect::Answer { token, answer: Answer::Fetch(answer) }, effects);
         }
     }

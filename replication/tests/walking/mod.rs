@@ -15,6 +15,9 @@ pub fn walk(seed: u64, nodes: usize, steps: usize, bug: Option<&'static str>) ->
     let mut world = World::new(nodes, budget, fetch_max, bug);
     for _ in 0..steps {
         let Some(action) = draw_action(&world, trouble, &mut draw) else { break };
+        if std::env::var("TRACE").is_ok() {
+            println!("{action:?}");
+        }
         world.act(&action);
         world.check_logs();
         world.forget_stale();
