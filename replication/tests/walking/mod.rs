@@ -7,9 +7,9 @@ use crate::world::{Action, Budget, World};
 /// Lets `steps` things happen, drawn from `seed`, or fewer when a promise breaks.
 pub fn walk(seed: u64, nodes: usize, steps: usize, bug: Option<&'static str>) -> World {
     let mut draw = Draw::new(seed);
-    let wipes = if draw.next() % 2 == 0 { (nodes as u8 - 1) / 2 } else { 0 };
+    let wipes = if draw.next().is_multiple_of(2) { (nodes as u8 - 1) / 2 } else { 0 };
     let budget = Budget { epochs: 1_000, appends: 100, crashes: 12, duplicates: 40, asks: 1_000, wipes };
-    let fetch_max = if draw.next() % 2 == 0 { 1 } else { 100 };
+    let fetch_max = if draw.next().is_multiple_of(2) { 1 } else { 100 };
     // How often something ends an epoch or a life, in 1,000 steps.
     let trouble = [5, 20, 80][(draw.next() % 3) as usize];
     let mut world = World::new(nodes, budget, fetch_max, bug);

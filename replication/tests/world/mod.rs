@@ -201,7 +201,7 @@ impl World {
         session: u64,
     ) -> Replica {
         let members = (0..nodes).map(id).collect();
-        let mut settings = Settings::new(Group::new(members, id(node)).unwrap(), Failover::Raft);
+        let mut settings = Settings::new(Group::new(members, id(node)).expect("a group"), Failover::Raft);
         settings.timing = Timing {
             election_min_ms: NEVER_MS,
             election_max_ms: NEVER_MS,
@@ -213,7 +213,8 @@ impl World {
         {
             settings.bug = self.bug;
         }
-        let log = EpochTable::new(Position::default(), &starts(log, 0, None), at(log.len())).unwrap();
+        let log =
+            EpochTable::new(Position::default(), &starts(log, 0, None), at(log.len())).expect("in order");
         let (flushed, confirmed) = (log.end(), PhysicalOffset(0));
         let promise = if self.bug == Some("Z4") {
             Promise { epoch: log.last().epoch, vote: None, ..promise.clone() }
