@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::sync::PoisonError;
 
+use bytes::Bytes;
+
 use crate::dispatch::{DispatchError, number_undispatched};
 use crate::log::AppendError;
 use crate::queue::QueueError;
-use crate::{Epoch, PhysicalOffset, Store};
+use crate::{Epoch, PhysicalOffset, ReadError, Store};
 
 /// Why a log could not be cut.
 #[derive(Debug)]
@@ -65,7 +67,8 @@ impl Store {
         self.0.log.final_end()
     }
 
-    /// Accepts appends in the epoch for which the log was fenced.
+    /// Accepts appends in the epoch for which the log was fenced; a store opened with
+    /// [`crate::Durability::Confirmed`] accepts none before.
     ///
     /// # Errors
     /// The records above `dispatched` could not be read, or not yet because [`Store::final_end`] is not
@@ -89,6 +92,15 @@ impl Store {
         self.0.log.append_raw(at, bytes)?;
         self.0.drive();
         Ok(())
+    }
+
+    /// The bytes from `from` up to `to`, as slices of the log, one for each segment: what another
+    /// node copies. They may be cut anywhere.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] when some of it is not written or no longer kept, or the system's.
+    pub fn slices(&self, from: PhysicalOffset, to: PhysicalOffset) -> Result<Vec<Bytes>, ReadError> {
+        self.0.log.slices(from, to)
     }
 
     /// Says that everything below `end` can no longer be taken back, for a store opened with

@@ -76,7 +76,7 @@ pub(crate) struct CommitLog {
 
 /// Where the next record goes, and what was reserved and not yet written.
 pub(crate) struct Head {
-    /// False between `fence` and `open_epoch`.
+    /// False between `fence` and `open_epoch`, and before the first epoch of a replicated log.
     accepting: bool,
     epoch: Epoch,
     /// End of everything reserved.
@@ -123,7 +123,8 @@ impl CommitLog {
             segments,
             marks: Watermarks::new(marks, options.confirm),
             head: Mutex::new(Head {
-                accepting: true,
+                // Who confirms also says when there are producers.
+                accepting: options.confirm != Confirm::External,
                 epoch: marks.epoch,
                 end: marks.appended,
                 store_ms,

@@ -210,19 +210,25 @@ fn assemble(
     (mut report, lock): (RecoveryReport, DirectoryLock),
 ) -> Result<Inner, OpenError> {
     let end = recovered.end;
+    let confirm = match options.durability {
+        Durability::Written => Confirm::Local(Durability::Written),
+        Durability::Flushed => Confirm::Local(Durability::Flushed),
+        Durability::Confirmed => Confirm::External,
+    };
+    // What of a replicated log was confirmed is known as far as it was in the queues; the rest
+    // another leader may take back.
+    let confirmed = match confirm {
+        Confirm::Local(_) => end,
+        Confirm::External => file.state().queues_complete.clamp(recovered.min, end),
+    };
     let marks = Marks {
         epoch: file.state().epoch,
         min: recovered.min,
         appended: end,
         written: end,
         flushed: end,
-        confirmed: end,
-        dispatched: end,
-    };
-    let confirm = match options.durability {
-        Durability::Written => Confirm::Local(Durability::Written),
-        Durability::Flushed => Confirm::Local(Durability::Flushed),
-        Durability::Confirmed => Confirm::External,
+        confirmed,
+        dispatched: confirmed,
     };
     let log_options = LogOptions {
         segment_bytes: options.segment_bytes,
@@ -250,13 +256,13 @@ fn assemble(
     let closed_at = known.state.and_then(|state| state.clean_end);
     let range = LogRange {
         min: marks.min,
-        end,
+        end: confirmed,
         // Somebody who appended wrote to the queues too.
         complete_to: known
             .state
             .filter(|state| !state.had_guests(known.last) && closed_at.is_none_or(|at| at == end))
             .map(|state| state.queues_complete),
-        clean: report.log.clean && closed_at == Some(end),
+        clean: report.log.clean && closed_at == Some(confirmed),
     };
     let (queues, found) =
         QueueTable::recover(Arc::clone(&directory), queue_options, &options.rules, &*log, range)
@@ -268,6 +274,6 @@ fn assemble(
         move || queues.wake_listeners()
     });
     let (rules, observers) = (options.rules.clone(), options.observers.clone());
-    let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, observers, end);
+    let dispatcher = Dispatcher::new(Arc::clone(&queues), rules, observers, confirmed);
     Ok(Inner::new(directory, log, queues, dispatcher, options, file, checkpoint, (report, lock)))
 }

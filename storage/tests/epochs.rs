@@ -14,7 +14,9 @@ fn open(disk: &SimulatedDisk) -> Store {
     let mut options = StoreOptions::on(disk.directory(), Arc::new(SystemClock));
     (options.segment_bytes, options.queue_file_entries) = (2048, 16);
     options.durability = Durability::Confirmed;
-    Store::open(options).unwrap()
+    let store = Store::open(options).unwrap();
+    store.open_epoch().unwrap();
+    store
 }
 
 fn message(body: &'static str) -> Message {
@@ -61,5 +63,46 @@ fn a_cut_that_fails_ends_the_store_until_it_is_opened_again() {
     assert!(matches!(store.append(&message("more")), Err(AppendError::Failed(_))));
     let store = open(&disk.kill());
     assert_eq!((store.marks().written, store.report().log.finished_cut), (kept, Some(kept)));
+    store.confirm(store.marks().epoch, kept);
     assert_eq!(store.queue("orders", QueueId(0)).unwrap().max().0, 1);
+}
+
+/// proves: I29, I40; D2: what was not confirmed is not shown, not even after a crash, and may still be cut
+#[test]
+fn a_reopened_log_shows_what_was_confirmed_and_no_more() {
+    let disk = SimulatedDisk::new(1);
+    let store = open(&disk);
+    let shown = store.append(&message("confirmed")).unwrap().position().end;
+    store.append(&message("not yet")).unwrap();
+    store.confirm(Epoch(1), shown);
+    assert_eq!(store.queue("orders", QueueId(0)).unwrap().max().0, 1);
+    let end = store.marks().written;
+    let store = open(&disk.kill());
+    let marks = store.marks();
+    assert!(marks.written == end && marks.confirmed <= shown, "{marks:?}");
+    assert!(store.queue("orders", QueueId(0)).is_none_or(|queue| queue.max().0 <= 1));
+    store.confirm(Epoch(1), end);
+    assert_eq!(store.queue("orders", QueueId(0)).unwrap().max().0, 2, "both have their entries");
+    let next = store.append(&message("next")).unwrap();
+    assert_eq!(next.queue_offset().0, 2, "numbers go on behind what was not confirmed yet");
+}
+
+/// proves: D7: what another node copies are slices of the log, across segments
+#[test]
+fn a_range_of_the_log_comes_as_slices() {
+    let disk = SimulatedDisk::new(1);
+    let store = open(&disk);
+    while store.marks().written < PhysicalOffset(5000) {
+        store.append(&message("a record")).unwrap();
+    }
+    let end = store.marks().written;
+    let slices = store.slices(PhysicalOffset(100), end).unwrap();
+    assert_eq!(slices.len(), 3, "segments of 2048 bytes");
+    assert_eq!(slices.iter().map(|slice| slice.len() as u64).sum::<u64>(), end.0 - 100);
+    let other = open(&SimulatedDisk::new(2));
+    other.fence(Epoch(2));
+    let whole: Vec<u8> = store.slices(PhysicalOffset(0), end).unwrap().concat();
+    other.append_raw(PhysicalOffset(0), &whole).unwrap();
+    assert_eq!(other.slices(PhysicalOffset(0), end).unwrap().concat(), whole);
+    assert!(store.slices(PhysicalOffset(0), end.after(1)).is_err(), "not written yet");
 }

@@ -4,10 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
+
 use super::segments::{FOLDER, Segment, path};
 use super::{CommitLog, Slot};
 use crate::disk::{Directory, SegmentFile, write_all_at};
-use crate::error::Failure;
+use crate::error::{Failure, ReadError};
 use crate::log::AppendError;
 use crate::state::{self, Cut, StateFile};
 use crate::{Epoch, PhysicalOffset};
@@ -44,6 +46,26 @@ impl CommitLog {
     /// Accepts appends in the epoch for which the log was fenced.
     pub(crate) fn open_epoch(&self) {
         self.head().accepting = true;
+    }
+
+    /// The bytes from `from` up to `to`, one slice for each segment.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(crate) fn slices(&self, from: PhysicalOffset, to: PhysicalOffset) -> Result<Vec<Bytes>, ReadError> {
+        let marks = self.marks.snapshot();
+        if from < marks.min || to > marks.written {
+            return Err(ReadError::OutOfRange { at: from, min: marks.min, end: marks.written });
+        }
+        let mut slices = Vec::new();
+        let mut at = from;
+        while at < to {
+            let upto = self.segment_end(at).min(to);
+            let bytes = self.segments.read(at.0..upto.0).ok_or(ReadError::NoRecord { at })?;
+            slices.push(bytes.map_err(|error| ReadError::io(at, &error))?);
+            at = upto;
+        }
+        Ok(slices)
     }
 
     /// Takes bytes that another node appended at `at`, which must be the end of this log. They may
