@@ -1,11 +1,21 @@
-//! The least that answers a send: one thread, one request, no queues, no topics, no checks.
+//! The least that answers a send of this protocol: one thread, one kind of request.
 //!
-//! Per turn: wait, read every connection that has something, encode every message as a record of the
-//! same format (with its body CRC and numbers), write them all with one `pwrite`, in `flushed` mode
-//! flush, answer every connection with one write. What arrives during a flush shares the next one.
+//! Per turn: wait, read every connection that has something, encode every message, write them all with
+//! one `pwrite`, in `flushed` mode flush, answer every connection with one write. What arrives during
+//! a flush shares the next one.
+//!
+//! What it does, as whoever speaks this protocol must: takes any JSON that is a header (spaces, escapes,
+//! keys in any order), with the same parser as the broker and nothing copied but a text with
+//! escapes; closes a connection that sends anything else; writes the record that this project
+//! writes, with the CRC of its body and the CRC of all of it; gives queue offsets and message ids.
+//!
+//! What it does not do: topics (any name is one, with 16 queues), permissions, limits on what a
+//! connection may have in flight, batches, delays, properties of the broker's own, consume queues,
+//! readers of any kind, segments, recovery.
 
 #![expect(clippy::disallowed_types, reason = "the floor is made of plain files and sockets")]
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,12 +25,20 @@ use std::path::Path;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 
-use crate::frames::{fields, number, split, unescape};
+use serde::Deserialize;
+
+use crate::frames::split;
 use crate::group_log::allocated_file;
 
 const LISTENER: u64 = u64::MAX;
 /// Bytes read at a time: more than a connection of these benchmarks has in flight.
 const READ_LEN: usize = 64 << 10;
+/// The code of the only request.
+const SEND_MESSAGE_V2: i32 = 310;
+/// The longest frame, as everywhere in this protocol.
+const FRAME_LEN_MAX: usize = 16 << 20;
+/// The last property of a record, before the digits of its CRC are known.
+const CRC_PROPERTY: &[u8; 20] = b"__CRC32#\x010000000000\x02";
 
 /// A server that only takes messages.
 #[derive(Debug)]
@@ -52,9 +70,35 @@ struct Log {
     numbers: [u64; 16],
 }
 
+/// The header of a send.
+#[derive(Deserialize)]
+struct Header<'a> {
+    code: i32,
+    opaque: i32,
+    #[serde(borrow, rename = "extFields")]
+    fields: Fields<'a>,
+}
+
+/// The fields of a send that end up in its record; numbers travel as texts.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "b")]
+    topic: Cow<'a, str>,
+    #[serde(borrow, rename = "e")]
+    queue: Cow<'a, str>,
+    #[serde(borrow, rename = "f")]
+    sys_flag: Cow<'a, str>,
+    #[serde(borrow, rename = "g")]
+    born_ms: Cow<'a, str>,
+    #[serde(borrow, rename = "h")]
+    flag: Cow<'a, str>,
+    #[serde(borrow, rename = "i")]
+    properties: Cow<'a, str>,
+}
+
 /// What the answer to a message says.
 struct Stored {
-    opaque: i64,
+    opaque: i32,
     queue: usize,
     number: u64,
     at: u64,
@@ -133,9 +177,16 @@ impl Floor {
         }
         let mut taken = 0;
         while let Some((header, body, len)) = split(&connection.received[taken..connection.filled]) {
-            let stored = self.log.stage(header, body);
+            let Some(stored) = self.log.stage(header, body) else {
+                self.connections[index] = None;
+                return false;
+            };
             stored.answer(&mut connection.answers);
             taken += len;
+        }
+        if connection.filled - taken > FRAME_LEN_MAX {
+            self.connections[index] = None;
+            return false;
         }
         connection.received.copy_within(taken..connection.filled, 0);
         connection.filled -= taken;
@@ -169,55 +220,64 @@ impl Connection {
 }
 
 impl Log {
-    /// Adds the message of a send to this turn.
-    fn stage(&mut self, header: &[u8], body: &[u8]) -> Stored {
-        let (mut opaque, mut queue, mut born_ms, mut topic, mut properties) = (0, 0, 0, &b""[..], &b""[..]);
-        fields(header, |name, value| match name {
-            b"opaque" => opaque = number(value),
-            b"b" => topic = value,
-            b"e" => queue = number(value),
-            b"g" => born_ms = number(value),
-            b"i" => properties = value,
-            _ => {}
-        });
-        let queue = usize::try_from(queue).unwrap_or(0) % self.numbers.len();
+    /// Adds the message of a send to this turn; `None` for anything else.
+    fn stage(&mut self, header: &[u8], body: &[u8]) -> Option<Stored> {
+        let Header { code, opaque, fields } = serde_json::from_slice(header).ok()?;
+        let queue = fields.queue.parse().ok().filter(|queue| *queue < self.numbers.len())?;
+        if code != SEND_MESSAGE_V2 {
+            return None;
+        }
         let stored =
             Stored { opaque, queue, number: self.numbers[queue], at: self.end + self.staged.len() as u64 };
+        let start = self.staged.len();
+        if self.encode(&stored, &fields, body).is_none() {
+            self.staged.truncate(start);
+            return None;
+        }
         self.numbers[queue] += 1;
-        self.encode(&stored, born_ms, topic, properties, body);
-        stored
+        Some(stored)
     }
 
-    /// store-format §3.1, version 1.
-    fn encode(&mut self, stored: &Stored, born_ms: i64, topic: &[u8], properties: &[u8], body: &[u8]) {
+    /// store-format §3.1, version 1, with the CRC of §3.6; `None` when a field does not fit.
+    fn encode(&mut self, stored: &Stored, fields: &Fields<'_>, body: &[u8]) -> Option<()> {
+        let topic_len = u8::try_from(fields.topic.len()).ok()?;
+        let properties_len = u16::try_from(fields.properties.len() + CRC_PROPERTY.len()).ok()?;
+        let born_ms = fields.born_ms.parse::<i64>().ok()?.to_be_bytes();
+        let int = |text: &str| Some(text.parse::<i32>().ok()?.to_be_bytes());
+        let len = |n: usize| u32::try_from(n).expect("a frame has at most 16 MiB").to_be_bytes();
+        let host = [127, 0, 0, 1, 0, 0, 0x2A, 0x9F];
         let out = &mut self.staged;
         let start = out.len();
-        let host = [127, 0, 0, 1, 0, 0, 0x2A, 0x9F];
-        let int = |n: usize| u32::try_from(n).expect("lengths fit").to_be_bytes();
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&0xDAA3_20A7_u32.to_be_bytes());
-        out.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
-        out.extend_from_slice(&int(stored.queue));
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(crc32fast::hash(body) & 0x7FFF_FFFF).to_be_bytes());
+        out.extend_from_slice(&len(stored.queue));
+        out.extend_from_slice(&int(&fields.flag)?);
         out.extend_from_slice(&stored.number.to_be_bytes());
         out.extend_from_slice(&stored.at.to_be_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&born_ms.to_be_bytes());
+        out.extend_from_slice(&int(&fields.sys_flag)?);
+        out.extend_from_slice(&born_ms);
         out.extend_from_slice(&host);
-        out.extend_from_slice(&born_ms.to_be_bytes());
+        out.extend_from_slice(&born_ms);
         out.extend_from_slice(&host);
         out.extend_from_slice(&[0; 12]);
-        out.extend_from_slice(&int(body.len()));
+        out.extend_from_slice(&len(body.len()));
         out.extend_from_slice(body);
-        out.push(u8::try_from(topic.len()).expect("a topic is short"));
-        out.extend_from_slice(topic);
-        let properties_at = out.len();
-        out.extend_from_slice(&[0; 2]);
-        unescape(properties, out);
-        let properties_len = u16::try_from(out.len() - properties_at - 2).expect("properties are short");
-        out[properties_at..properties_at + 2].copy_from_slice(&properties_len.to_be_bytes());
-        let len = int(out.len() - start);
-        out[start..start + 4].copy_from_slice(&len);
+        out.push(topic_len);
+        out.extend_from_slice(fields.topic.as_bytes());
+        out.extend_from_slice(&properties_len.to_be_bytes());
+        out.extend_from_slice(fields.properties.as_bytes());
+        let covered = out.len();
+        let record_len = len(covered + CRC_PROPERTY.len() - start);
+        out[start..start + 4].copy_from_slice(&record_len);
+        let mut crc = crc32fast::hash(&out[start..covered]) & 0x7FFF_FFFF;
+        out.extend_from_slice(CRC_PROPERTY);
+        // Lowest digit first.
+        for digit in &mut out[covered + 9..covered + 19] {
+            *digit = b'0' + u8::try_from(crc % 10).expect("a digit");
+            crc /= 10;
+        }
+        Some(())
     }
 
     fn write(&mut self, flushed: bool) -> io::Result<()> {
@@ -256,5 +316,56 @@ impl Stored {
         let header = u32::try_from(out.len() - start - 8).expect("an answer is short");
         out[start..start + 4].copy_from_slice(&(header + 4).to_be_bytes());
         out[start + 4..start + 8].copy_from_slice(&header.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use staticfire_storage::{PhysicalOffset, Record, RecordCrc};
+    use staticfire_transport::FrameDecoder;
+
+    use super::*;
+    use crate::frames::SendFrame;
+
+    fn log() -> Log {
+        let file = tempfile::tempfile().expect("a temporary file");
+        Log { file, len: 1 << 20, end: 0, staged: Vec::new(), numbers: [0; 16] }
+    }
+
+    #[test]
+    fn its_records_and_answers_are_those_of_the_protocol() {
+        let (mut log, mut frame, mut answers) = (log(), Vec::new(), Vec::new());
+        SendFrame::new(3, b"hello").write(17, &mut frame);
+        let (header, body, _) = split(&frame).unwrap();
+        for number in 0..2 {
+            let at = log.staged.len();
+            log.stage(header, body).unwrap().answer(&mut answers);
+            let bytes = log.staged[at..].to_vec();
+            let record = Record::parse(bytes.into(), PhysicalOffset(at as u64), RecordCrc::Required).unwrap();
+            assert_eq!(
+                (record.queue().0, record.queue_offset().0, record.topic()),
+                (3, number, "BenchTopic")
+            );
+            assert_eq!((record.body().as_ref(), record.property("WAIT")), (&b"hello"[..], Some("true")));
+        }
+        let mut decoder = FrameDecoder::new();
+        decoder.push(&answers);
+        let answer = std::iter::repeat_with(|| decoder.next().unwrap().unwrap()).nth(1).unwrap();
+        assert_eq!((answer.code, answer.ext.get("queueOffset")), (0, Some("1")));
+    }
+
+    #[test]
+    fn what_is_no_send_is_not_stored() {
+        let mut log = log();
+        for header in
+            [&b""[..], b"{", br#"{"code":310,"opaque":1}"#, br#"{"code":11,"opaque":1,"extFields":{}}"#]
+        {
+            assert!(log.stage(header, b"body").is_none());
+        }
+        let mut frame = Vec::new();
+        SendFrame::new(99, b"hello").write(17, &mut frame);
+        let (header, body, _) = split(&frame).unwrap();
+        assert!(log.stage(header, body).is_none(), "no such queue");
+        assert!(log.staged.is_empty());
     }
 }

@@ -16,4 +16,6 @@ pub mod frames;
 pub mod group_log;
 pub mod load;
 pub mod measure;
+pub mod placement;
+pub mod pull;
 pub mod server;

@@ -109,7 +109,7 @@ pub fn report(what: &str, mode: &str, ratios: &[f64], goal: Goal) {
     let verdict = if met { "met" } else { "MISSED" };
     let rounds = ratios.len();
     println!(
-        "{mode:<9} {what:<62} {middle:>6.2}  goal {goal:<6} {verdict:<6} [{low:.2} .. {high:.2}, n={rounds}]"
+        "{mode:<9} {what:<70} {middle:>6.2}  goal {goal:<6} {verdict:<6} [{low:.2} .. {high:.2}, n={rounds}]"
     );
 }
 

@@ -17,6 +17,7 @@ use staticfire_transport::tcp::{Tcp, TcpOptions};
 use staticfire_transport::{Runtime, Transport};
 
 use crate::floor::Floor;
+use crate::placement;
 
 /// The first argument of a child.
 const SERVE: &str = "--serve";
@@ -73,6 +74,11 @@ impl Server {
             Some(account.split(' ').next()?.parse::<f64>().ok()? / 1e9)
         };
         tasks.filter_map(Result::ok).filter_map(of).sum()
+    }
+
+    /// Lets it run on these processors; see [`placement`].
+    pub fn pin(&self, cpus: &[usize]) {
+        placement::pin_process(self.child.id(), cpus);
     }
 
     /// Counts its system calls by `strace` while `work` runs; `None` where that cannot be had.
