@@ -23,6 +23,8 @@ use crate::protocol::names::{self, RETRY_PREFIX, SCHEDULE_TOPIC};
 const REGION: &str = "DefaultRegion";
 /// Bytes of all header fields of an answer to a send, names included.
 const ANSWER_BYTES: usize = 192;
+/// Bytes of a property with a key that the broker made, separators included.
+const UNIQUE_KEY_BYTES: usize = 42;
 /// Clients from this version on may say how often they want to try (V3_4_9).
 pub const VERSION_WITH_MAX_RECONSUME: i32 = 121;
 /// What a client decides of the system flag: compression, and several tags.
@@ -86,11 +88,11 @@ impl Shared {
         if head.batch {
             return Ok(Prepared { content: Content::Batch(batch_parts(&message)?), answer, need });
         }
-        let stamp = Stamp::read(head.properties, &self.options.cluster, || self.unique_key())?;
+        let stamp = Stamp::read(head.properties, &self.own_properties, || self.unique_key())?;
         if stamp.is_transaction && !(head.reconsume_times > 0 && stamp.delay_level > 0) {
             return Err(no_transactions());
         }
-        answer.ext.push("transactionId", &stamp.unique_key);
+        answer.ext.set("transactionId", &stamp.unique_key);
         let level = if place.dead { 0 } else { stamp.delay_level };
         let message = delayed(Message { properties: stamp.properties.into(), ..message }, level);
         Ok(Prepared { content: Content::Single(message), answer, need })
@@ -165,8 +167,10 @@ impl Shared {
 }
 
 /// The fields that clients look for on every answer to a send, refusals included.
-pub fn with_region(answer: Command) -> Command {
-    answer.with_ext("MSG_REGION", REGION).with_ext("TRACE_ON", "true")
+pub fn with_region(mut answer: Command) -> Command {
+    answer.ext.set("MSG_REGION", REGION);
+    answer.ext.set("TRACE_ON", "true");
+    answer
 }
 
 fn illegal(remark: impl Into<String>) -> Refusal {
@@ -186,11 +190,11 @@ struct Stamp<'a> {
 }
 
 impl<'a> Stamp<'a> {
-    /// Takes over what the client may say and adds what the broker says.
-    fn read(raw: &'a str, cluster: &str, make_key: impl FnOnce() -> String) -> Result<Self, Refusal> {
+    /// Takes over what the client may say and adds `own`, what the broker says.
+    fn read(raw: &'a str, own: &[u8], make_key: impl FnOnce() -> String) -> Result<Self, Refusal> {
         let mut unique_key = None;
         let (mut delay_level, mut is_transaction) = (0, false);
-        let mut out = Vec::with_capacity(raw.len() + cluster.len() + 96);
+        let mut out = Vec::with_capacity(raw.len() + own.len() + UNIQUE_KEY_BYTES);
         for (name, value) in Properties::new(raw.as_bytes()).pairs() {
             match name {
                 b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" | b"POP_CK" | b"REAL_TOPIC" | b"REAL_QID" => {
@@ -223,11 +227,18 @@ impl<'a> Stamp<'a> {
                 Cow::Owned(key)
             }
         };
-        add(&mut out, "MSG_REGION", REGION);
-        add(&mut out, "TRACE_ON", "true");
-        add(&mut out, "CLUSTER", cluster);
+        out.extend_from_slice(own);
         Ok(Self { properties: out, unique_key, delay_level, is_transaction })
     }
+}
+
+/// The properties that a broker of this cluster gives to every message.
+pub fn own_properties(cluster: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    add(&mut out, "MSG_REGION", REGION);
+    add(&mut out, "TRACE_ON", "true");
+    add(&mut out, "CLUSTER", cluster);
+    out
 }
 
 fn add(out: &mut Vec<u8>, name: &str, value: &str) {
@@ -282,7 +293,7 @@ mod tests {
     }
 
     fn stamp(raw: &str) -> Stamp<'_> {
-        Stamp::read(raw, "cluster", || "MADE".to_owned()).unwrap()
+        Stamp::read(raw, &own_properties("cluster"), || "MADE".to_owned()).unwrap()
     }
 
     /// proves: B35
@@ -324,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_would_be_delivered_early_is_refused_in_words() {
-        assert!(Stamp::read("TIMER_DELAY_SEC\u{1}5\u{2}", "c", String::new).is_err());
+        assert!(Stamp::read("TIMER_DELAY_SEC\u{1}5\u{2}", b"", String::new).is_err());
     }
 
     /// proves: B36

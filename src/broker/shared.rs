@@ -35,6 +35,8 @@ const SETTLE_WAIT: std::time::Duration = std::time::Duration::from_millis(2500);
 
 pub struct Shared {
     pub options: BrokerOptions,
+    /// Properties that every message gets.
+    pub own_properties: Vec<u8>,
     /// What clients dial.
     pub address: SocketAddr,
     pub runtime: Arc<dyn Runtime>,

@@ -23,6 +23,7 @@ use super::options::BrokerOptions;
 use super::polls::Polls;
 use super::pull::Arrivals;
 use super::registration::keep_registered;
+use super::send::own_properties;
 use super::service::Front;
 use super::settling::Settling;
 use super::shared::{Shared, lock};
@@ -251,6 +252,7 @@ fn open(
     let groups = files.read(GROUPS).map_err(read)?;
     let now_ms = runtime.wall_ms();
     let shared = Shared {
+        own_properties: own_properties(&options.cluster),
         topics: RwLock::new(Topics::new(&options.cluster, &options.name, options.topics, topics, now_ms)),
         groups: RwLock::new(Groups::new(options.auto_create_groups, groups)),
         members: Mutex::default(),

@@ -11,6 +11,10 @@ use std::str::FromStr;
 
 use crate::position::PhysicalOffset;
 
+/// Digits of an id with an IPv6 address.
+const TEXT_LEN_MAX: usize = 56;
+const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
 /// Names one stored message by the broker that stored it and its position there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageId {
@@ -22,11 +26,21 @@ pub struct MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut text, mut len) = ([0; TEXT_LEN_MAX], 0);
+        let mut add = |bytes: &[u8]| {
+            for byte in bytes {
+                text[len] = DIGITS[usize::from(byte >> 4)];
+                text[len + 1] = DIGITS[usize::from(byte & 15)];
+                len += 2;
+            }
+        };
         match self.host.ip() {
-            IpAddr::V4(ip) => write!(f, "{:08X}", u32::from(ip))?,
-            IpAddr::V6(ip) => write!(f, "{:032X}", u128::from(ip))?,
+            IpAddr::V4(ip) => add(&ip.octets()),
+            IpAddr::V6(ip) => add(&ip.octets()),
         }
-        write!(f, "{:08X}{:016X}", self.host.port(), self.physical.0)
+        add(&u32::from(self.host.port()).to_be_bytes());
+        add(&self.physical.0.to_be_bytes());
+        f.write_str(std::str::from_utf8(&text[..len]).expect("digits are ASCII"))
     }
 }
 

@@ -1,10 +1,13 @@
 //! The named fields of a header: all texts in one string, found by a linear search.
 //!
 //! ```text
-//!   text   a P G b T o p i c T e s t c T B W 1 0 2 …
-//!   spans  ^name ^value end ^name …      8 bytes per field: where its name and its value end
+//!   text     { " c o d e " : 3 1 0 , " e x t F i e l d s " : { " a " : " P G " , …  escaped value
+//!   fields                                                       ^       ^          ^
+//!                                                                name    value      value
 //! ```
-//! A send has a dozen fields with names of one letter; two allocations hold them all.
+//! A decoded header is copied as it stands and its names and values are places in it; what had
+//! escapes, and what is set later, is added at the end. A send has a dozen fields with names of one
+//! letter; two allocations hold them all.
 
 use std::fmt::{self, Write as _};
 
@@ -12,139 +15,164 @@ use std::fmt::{self, Write as _};
 #[derive(Clone, Default)]
 pub struct ExtFields {
     text: String,
-    spans: Vec<Span>,
+    fields: Vec<Field>,
     /// One bit per [`bit`] of a name: tells most absent names without a search.
     seen: u64,
 }
 
-/// Where a field ends; it begins where the one before ends.
 #[derive(Clone, Copy)]
-struct Span {
-    name_end: u32,
-    value_end: u32,
+struct Field {
+    name: Place,
+    value: Place,
 }
 
-/// A field without its value.
+/// Where a name or value stands in the text.
 #[derive(Clone, Copy)]
-pub(crate) struct Begun {
-    start: usize,
-    name_end: u32,
+pub(crate) struct Place {
+    start: u32,
+    end: u32,
+}
+
+/// A name without its value.
+#[derive(Clone, Copy)]
+pub(crate) struct Name {
+    place: Place,
     bit: u64,
+}
+
+impl Place {
+    fn between(start: usize, end: usize) -> Self {
+        let end = u32::try_from(end).expect("header fields stay far below 4 GiB");
+        // The start is not behind the end.
+        Self { start: start as u32, end }
+    }
 }
 
 impl ExtFields {
     /// No fields.
     #[must_use]
     pub const fn new() -> Self {
-        Self { text: String::new(), spans: Vec::new(), seen: 0 }
+        Self { text: String::new(), fields: Vec::new(), seen: 0 }
     }
 
     /// No fields yet, but space for `fields` of them with `bytes` of text.
     #[must_use]
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), spans: Vec::with_capacity(fields), seen: 0 }
+        Self { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields), seen: 0 }
     }
 
-    /// Sets `name` to `value`, replacing an earlier value.
+    /// No fields yet, but space for `fields` of them whose texts mostly stand in `header`; see
+    /// [`Self::place`].
+    pub(crate) fn within(header: &str, fields: usize) -> Self {
+        // Properties have escapes, and their value without them comes to stand at the end.
+        let mut ext = Self::with_capacity(fields, header.len() + header.len() / 2);
+        ext.text.push_str(header);
+        ext
+    }
+
+    /// Sets `name` to `value`, replacing an earlier value. The space of that one is not used again.
     ///
     /// # Panics
-    /// If all fields together exceed 4 GiB.
+    /// If all texts together exceed 4 GiB.
     pub fn push(&mut self, name: &str, value: impl fmt::Display) {
-        let begun = self.replace(name);
+        let name = self.replaced(name);
+        let start = self.text.len();
         // A `Display` that fails leaves what it wrote so far; no standard type does.
         let _ = write!(self.text, "{value}");
-        self.finish(begun, "");
+        let value = Place::between(start, self.text.len());
+        self.insert(name, value);
     }
 
     /// [`Self::push`] of a text, without the detour over formatting.
-    pub(crate) fn set(&mut self, name: &str, value: &str) {
-        let begun = self.replace(name);
-        self.finish(begun, value);
+    ///
+    /// # Panics
+    /// As [`Self::push`].
+    pub fn set(&mut self, name: &str, value: &str) {
+        let name = self.replaced(name);
+        let value = self.add(value);
+        self.insert(name, value);
     }
 
-    /// Begins a field that [`Self::finish`] or [`Self::abandon`] ends; `None` if there is one of
+    fn replaced(&mut self, name: &str) -> Name {
+        self.remove(name);
+        Name { place: self.add(name), bit: bit(name) }
+    }
+
+    /// The name of a new field, a part of `header` or of something else; `None` if there is one of
     /// this name.
-    pub(crate) fn begin(&mut self, name: &str) -> Option<Begun> {
-        if self.find(name).is_some() {
+    pub(crate) fn name(&mut self, header: &str, name: &str) -> Option<Name> {
+        let bit = bit(name);
+        if self.seen & bit != 0 && self.find(name).is_some() {
             return None;
         }
+        Some(Name { place: self.place(header, name), bit })
+    }
+
+    /// Where `text` stands if it is a part of the `header` that these fields were made
+    /// [`within`](Self::within); else it is added.
+    pub(crate) fn place(&mut self, header: &str, text: &str) -> Place {
+        let start = text.as_ptr().addr().wrapping_sub(header.as_ptr().addr());
+        let end = start.wrapping_add(text.len());
+        if start <= end && end <= header.len() { Place::between(start, end) } else { self.add(text) }
+    }
+
+    fn add(&mut self, text: &str) -> Place {
         let start = self.text.len();
-        self.text.push_str(name);
-        Some(Begun { start, name_end: self.end(), bit: bit(name) })
+        self.text.push_str(text);
+        Place::between(start, self.text.len())
     }
 
-    fn replace(&mut self, name: &str) -> Begun {
-        if let Some(begun) = self.begin(name) {
-            return begun;
-        }
-        self.remove(name);
-        self.begin(name).expect("a field that was removed is not there")
+    /// Sets a field that is not there yet.
+    pub(crate) fn insert(&mut self, name: Name, value: Place) {
+        self.seen |= name.bit;
+        self.fields.push(Field { name: name.place, value });
     }
 
-    /// Gives the field its value, or what is left of it.
-    pub(crate) fn finish(&mut self, begun: Begun, value: &str) {
-        self.text.push_str(value);
-        self.seen |= begun.bit;
-        self.spans.push(Span { name_end: begun.name_end, value_end: self.end() });
-    }
-
-    /// Forgets the field.
-    pub(crate) fn abandon(&mut self, begun: Begun) {
-        self.text.truncate(begun.start);
-    }
-
-    fn end(&self) -> u32 {
-        u32::try_from(self.text.len()).expect("header fields stay far below 4 GiB")
+    fn at(&self, place: Place) -> &str {
+        &self.text[place.start as usize..place.end as usize]
     }
 
     /// The value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.find(name).map(|at| self.field(at).1)
+        self.find(name).map(|at| self.at(self.fields[at].value))
     }
 
     /// Removes `name`; true if it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(at) = self.find(name) else { return false };
-        let start = self.start(at);
-        let gone = self.spans.remove(at).value_end - start;
-        self.text.drain(start as usize..(start + gone) as usize);
-        for span in &mut self.spans[at..] {
-            span.name_end -= gone;
-            span.value_end -= gone;
-        }
+        self.fields.remove(at);
         true
     }
 
     /// All fields in the order in which they were set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        (0..self.spans.len()).map(|at| self.field(at))
+        self.fields.iter().map(|field| (self.at(field.name), self.at(field.value)))
     }
 
     /// How many fields there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.spans.len()
+        self.fields.len()
     }
 
     /// True without any field.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.fields.is_empty()
     }
 
     /// Bytes of the longest name and of the longest value.
     pub(crate) fn longest(&self) -> (usize, usize) {
-        let (mut start, mut name, mut value) = (0, 0, 0);
-        for span in &self.spans {
-            name = name.max(span.name_end - start);
-            value = value.max(span.value_end - span.name_end);
-            start = span.value_end;
-        }
+        let len = |place: Place| place.end - place.start;
+        let longest = |(name, value): (u32, u32), field: &Field| {
+            (name.max(len(field.name)), value.max(len(field.value)))
+        };
+        let (name, value) = self.fields.iter().fold((0, 0), longest);
         (name as usize, value as usize)
     }
 
-    /// All names and values, one after the other.
+    /// A text with all names and values in it.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -153,22 +181,7 @@ impl ExtFields {
         if self.seen & bit(name) == 0 {
             return None;
         }
-        let mut start = 0;
-        self.spans.iter().position(|span| {
-            let found = &self.text.as_bytes()[start..span.name_end as usize];
-            start = span.value_end as usize;
-            found == name.as_bytes()
-        })
-    }
-
-    fn start(&self, at: usize) -> u32 {
-        at.checked_sub(1).map_or(0, |before| self.spans[before].value_end)
-    }
-
-    fn field(&self, at: usize) -> (&str, &str) {
-        let Span { name_end, value_end } = self.spans[at];
-        let start = self.start(at);
-        (&self.text[start as usize..name_end as usize], &self.text[name_end as usize..value_end as usize])
+        self.fields.iter().position(|field| self.at(field.name) == name)
     }
 }
 
@@ -223,9 +236,6 @@ mod tests {
         ext.push("b", 2);
         ext.push("a", "three");
         assert_eq!(ext.iter().collect::<Vec<_>>(), [("b", "2"), ("a", "three")]);
-        assert!(ext.begin("b").is_none());
-        let begun = ext.begin("c").unwrap();
-        ext.abandon(begun);
         assert!(ext.remove("b") && !ext.remove("b"));
         assert_eq!((ext.get("a"), ext.get("b"), ext.len()), (Some("three"), None, 1));
     }

@@ -4,65 +4,74 @@
 
 use std::fmt::{self, Display};
 
+use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Serialize, Serializer};
 
 use super::{FIELDS_MAX, FrameError};
-use crate::ext_fields::Begun;
+use crate::ext_fields::{Name, Place};
 use crate::{Command, ExtFields, Language, SendError};
 
 /// How deep an ignored value may be nested.
 const DEPTH_MAX: usize = 16;
 
-/// Field spans a decoder reserves: more than a send has.
+/// Fields a decoder reserves space for: more than a send has.
 const FIELDS_EXPECTED: usize = 16;
 
 pub(super) fn decode(header: &[u8]) -> Result<Command, FrameError> {
     // Checked once here, not for every text on its own.
     let header = std::str::from_utf8(header).map_err(|error| FrameError::Json(error.to_string()))?;
     let mut json = serde_json::Deserializer::from_str(header);
-    let read = json
-        .deserialize_map(Header { length: header.len() })
-        .and_then(|command| json.end().map(|()| command));
+    let read = json.deserialize_map(Header { text: header }).and_then(|command| json.end().map(|()| command));
     let command = read.map_err(|error| FrameError::Json(error.to_string()))?;
     super::checked_texts(command.remark.as_deref(), &command.ext)?;
     Ok(command)
 }
 
+/// Writes the keys in the order of the alphabet, as RocketMQ does.
 pub(super) fn encode(command: &Command, out: &mut Vec<u8>) -> Result<(), SendError> {
-    let header = Written {
-        code: command.code,
-        ext_fields: &command.ext,
-        flag: command.flag,
-        language: command.language.name(),
-        opaque: command.opaque,
-        remark: command.remark.as_deref(),
-        serialize_type: "JSON",
-        version: command.version,
-    };
-    serde_json::to_writer(out, &header).map_err(|_| SendError::Inexpressible)
-}
-
-/// Keys in the order of the alphabet, as RocketMQ writes them.
-#[derive(Serialize)]
-struct Written<'a> {
-    code: i32,
-    #[serde(rename = "extFields", skip_serializing_if = "ExtFields::is_empty")]
-    ext_fields: &'a ExtFields,
-    flag: i32,
-    language: &'static str,
-    opaque: i32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remark: Option<&'a str>,
-    #[serde(rename = "serializeTypeCurrentRPC")]
-    serialize_type: &'static str,
-    version: i32,
-}
-
-impl Serialize for ExtFields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
+    write(out, b"{\"code\":", &command.code)?;
+    if !command.ext.is_empty() {
+        // Asked once for all texts: escaping them one by one costs more than all the rest.
+        let plain = is_plain(command.ext.text());
+        let mut before = &b",\"extFields\":{"[..];
+        for (name, value) in command.ext.iter() {
+            write_text(out, before, name, plain)?;
+            write_text(out, b":", value, plain)?;
+            before = b",";
+        }
+        out.push(b'}');
     }
+    write(out, b",\"flag\":", &command.flag)?;
+    write_text(out, b",\"language\":", command.language.name(), true)?;
+    write(out, b",\"opaque\":", &command.opaque)?;
+    if let Some(remark) = &command.remark {
+        write_text(out, b",\"remark\":", remark, false)?;
+    }
+    write(out, b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":", &command.version)?;
+    out.push(b'}');
+    Ok(())
+}
+
+fn write(out: &mut Vec<u8>, before: &[u8], value: &(impl Serialize + ?Sized)) -> Result<(), SendError> {
+    out.extend_from_slice(before);
+    serde_json::to_writer(out, value).map_err(|_| SendError::Inexpressible)
+}
+
+/// Writes a text, which if it is known to be plain needs nothing but its quotes.
+fn write_text(out: &mut Vec<u8>, before: &[u8], text: &str, plain: bool) -> Result<(), SendError> {
+    if !plain {
+        return write(out, before, text);
+    }
+    out.extend_from_slice(before);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+/// True when no character needs an escape. Without a branch, so that the compiler looks at many at a time.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
 }
 
 /// The keys that mean something.
@@ -110,11 +119,11 @@ impl Visitor<'_> for AnyKey {
 }
 
 /// The whole header.
-struct Header {
-    length: usize,
+struct Header<'de> {
+    text: &'de str,
 }
 
-impl<'de> Visitor<'de> for Header {
+impl<'de> Visitor<'de> for Header<'de> {
     type Value = Command;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +151,7 @@ impl<'de> Visitor<'de> for Header {
                 Key::Version => command.version = map.next_value_seed(Integer)?.unwrap_or(0),
                 Key::Language => command.language = map.next_value_seed(AnyLanguage)?,
                 Key::Remark => command.remark = map.next_value_seed(Remark)?,
-                Key::ExtFields => command.ext = map.next_value_seed(Fields { length: self.length })?,
+                Key::ExtFields => command.ext = map.next_value_seed(Fields { header: self.text })?,
                 Key::Other => map.next_value_seed(Ignored { depth: 1 })?,
             }
         }
@@ -248,11 +257,11 @@ impl Visitor<'_> for Remark {
 }
 
 /// The object of named fields, or null.
-struct Fields {
-    length: usize,
+struct Fields<'de> {
+    header: &'de str,
 }
 
-impl<'de> DeserializeSeed<'de> for Fields {
+impl<'de> DeserializeSeed<'de> for Fields<'de> {
     type Value = ExtFields;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ExtFields, D::Error> {
@@ -260,7 +269,7 @@ impl<'de> DeserializeSeed<'de> for Fields {
     }
 }
 
-impl<'de> Visitor<'de> for Fields {
+impl<'de> Visitor<'de> for Fields<'de> {
     type Value = ExtFields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,11 +277,13 @@ impl<'de> Visitor<'de> for Fields {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExtFields, A::Error> {
-        // Decoded texts are never longer than the header they came from.
-        let mut ext = ExtFields::with_capacity(FIELDS_EXPECTED, self.length);
+        let header = self.header;
+        let mut ext = ExtFields::within(header, FIELDS_EXPECTED);
         let mut entries = 0;
-        while let Some(begun) = map.next_key_seed(Name(&mut ext))? {
-            map.next_value_seed(Value(&mut ext, begun))?;
+        while let Some(name) = map.next_key_seed(NewName { ext: &mut ext, header })? {
+            if let Some(value) = map.next_value_seed(Value { ext: &mut ext, header })? {
+                ext.insert(name, value);
+            }
             entries += 1;
             if entries > FIELDS_MAX {
                 return Err(A::Error::custom("too many fields"));
@@ -286,77 +297,80 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-struct Name<'a>(&'a mut ExtFields);
+struct NewName<'a, 'de> {
+    ext: &'a mut ExtFields,
+    header: &'de str,
+}
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Begun;
+impl<'de> DeserializeSeed<'de> for NewName<'_, 'de> {
+    type Value = Name;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Begun, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Name, D::Error> {
         from.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Name<'_> {
-    type Value = Begun;
+impl Visitor<'_> for NewName<'_, '_> {
+    type Value = Name;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Begun, E> {
-        self.0.begin(name).ok_or_else(|| E::custom("duplicate field"))
+    fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
+        self.ext.name(self.header, name).ok_or_else(|| E::custom("duplicate field"))
     }
 }
 
-/// Text, or a number or boolean that becomes its text; null forgets the field.
-struct Value<'a>(&'a mut ExtFields, Begun);
+/// Text, or a number or boolean that becomes its text; `None` for null, which equals absence.
+struct Value<'a, 'de> {
+    ext: &'a mut ExtFields,
+    header: &'de str,
+}
 
-impl Value<'_> {
-    fn display<E>(self, value: impl Display) -> Result<(), E> {
-        self.0.finish(self.1, &value.to_string());
-        Ok(())
+impl Value<'_, '_> {
+    fn display<E: Error>(self, value: impl Display) -> Result<Option<Place>, E> {
+        self.visit_str(&value.to_string())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
+    type Value = Option<Place>;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Option<Place>, D::Error> {
         from.deserialize_any(self)
     }
 }
 
-impl Visitor<'_> for Value<'_> {
-    type Value = ();
+impl Visitor<'_> for Value<'_, '_> {
+    type Value = Option<Place>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("text, a number, a boolean or null")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.0.finish(self.1, text);
-        Ok(())
+    fn visit_str<E: Error>(self, text: &str) -> Result<Option<Place>, E> {
+        Ok(Some(self.ext.place(self.header, text)))
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Option<Place>, E> {
         self.display(value)
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Option<Place>, E> {
         self.display(value)
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Option<Place>, E> {
         self.display(value)
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Option<Place>, E> {
         self.display(value)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.0.abandon(self.1);
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<Option<Place>, E> {
+        Ok(None)
     }
 }
 
