@@ -31,6 +31,7 @@
 )]
 
 mod accept;
+mod gather;
 mod socket;
 mod threads;
 

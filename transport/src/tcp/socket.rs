@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::accept::Permit;
-use super::threads::Threads;
+use super::threads::{Home, Threads};
 use crate::driver::{Driver, Stream};
 use crate::{BoxFuture, Connection, Service};
 
@@ -45,12 +45,12 @@ pub(super) fn serve(
     shared: &Arc<Shared>,
     threads: &Threads,
 ) {
-    let (handle, spaces) = threads.next();
+    let Home { handle, spaces, gather } = threads.next();
     let Ok(stream) = moved(stream, handle) else { return };
     let Ok((local, peer)) = prepared(&stream) else { return };
     let end = shared.end(local, peer, threads);
     let socket = Socket { stream, _permit: permit };
-    handle.spawn(Driver::new(end, socket, Arc::clone(service), spaces));
+    handle.spawn(gather.over(Driver::new(end, socket, Arc::clone(service), Arc::clone(spaces))));
 }
 
 /// Registers a socket with the runtime that is to drive it.
@@ -74,7 +74,7 @@ pub(super) fn connect(
     shared: Arc<Shared>,
     threads: &Threads,
 ) -> BoxFuture<'static, io::Result<Connection>> {
-    let (handle, spaces) = threads.next();
+    let Home { handle, spaces, gather } = threads.next().clone();
     let (hand_over, connected) = oneshot::channel();
     let threads = threads.clone();
     // On the runtime that will drive it, wherever the caller polls.
@@ -89,7 +89,8 @@ pub(super) fn connect(
                 let connection = Connection::new(Arc::clone(&end) as Arc<_>);
                 // Nobody waits for it any more: the socket closes here.
                 if hand_over.send(Ok(connection)).is_ok() {
-                    Driver::new(end, Socket { stream, _permit: None }, service, spaces).await;
+                    let driver = Driver::new(end, Socket { stream, _permit: None }, service, spaces);
+                    gather.over(driver).await;
                 }
             }
             Err(error) => drop(hand_over.send(Err(error))),

@@ -9,14 +9,23 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
+use super::gather::Gather;
 use crate::driver::Workspaces;
 
 /// Handles to the threads. Cloning shares them and keeps none running: see [`Threads::stop`].
 #[derive(Clone)]
 pub(super) struct Threads(Arc<Inner>);
 
+/// One thread, as a connection needs it.
+#[derive(Clone)]
+pub(super) struct Home {
+    pub(super) handle: Handle,
+    pub(super) spaces: Arc<Workspaces>,
+    pub(super) gather: Arc<Gather>,
+}
+
 struct Inner {
-    runtimes: Vec<(Handle, Arc<Workspaces>)>,
+    homes: Vec<Home>,
     next: AtomicUsize,
     stop: watch::Sender<bool>,
     joins: Mutex<Vec<JoinHandle<()>>>,
@@ -25,10 +34,12 @@ struct Inner {
 impl Threads {
     pub(super) fn start(count: usize) -> io::Result<Self> {
         let (stop, _) = watch::channel(false);
-        let (mut runtimes, mut joins) = (Vec::new(), Vec::new());
+        let (mut homes, mut joins) = (Vec::new(), Vec::new());
         for at in 0..count {
             let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-            runtimes.push((runtime.handle().clone(), Arc::default()));
+            let gather = Arc::<Gather>::default();
+            runtime.spawn(gather.passer());
+            homes.push(Home { handle: runtime.handle().clone(), spaces: Arc::default(), gather });
             let mut stopped = stop.subscribe();
             let name = if at == 0 { "staticfire-net".to_owned() } else { format!("staticfire-net{at}") };
             joins.push(thread::Builder::new().name(name).spawn(move || {
@@ -36,19 +47,18 @@ impl Threads {
                 let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
             })?);
         }
-        Ok(Self(Arc::new(Inner { runtimes, next: AtomicUsize::new(0), stop, joins: Mutex::new(joins) })))
+        Ok(Self(Arc::new(Inner { homes, next: AtomicUsize::new(0), stop, joins: Mutex::new(joins) })))
     }
 
     /// The runtime of listeners, timers and spawned tasks.
     pub(super) fn first(&self) -> &Handle {
-        &self.0.runtimes[0].0
+        &self.0.homes[0].handle
     }
 
     /// Where the next connection lives.
-    pub(super) fn next(&self) -> (&Handle, Arc<Workspaces>) {
-        let at = self.0.next.fetch_add(1, Ordering::Relaxed) % self.0.runtimes.len();
-        let (handle, spaces) = &self.0.runtimes[at];
-        (handle, Arc::clone(spaces))
+    pub(super) fn next(&self) -> &Home {
+        let at = self.0.next.fetch_add(1, Ordering::Relaxed) % self.0.homes.len();
+        &self.0.homes[at]
     }
 
     pub(super) fn stopped(&self) -> bool {
@@ -70,6 +80,6 @@ impl Threads {
 
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Threads({})", self.0.runtimes.len())
+        write!(f, "Threads({})", self.0.homes.len())
     }
 }
