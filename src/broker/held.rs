@@ -38,7 +38,7 @@ impl TurnAnswers {
     /// Sends the answers, as the outcome makes them.
     pub fn settle(&self, outcome: Outcome) {
         self.send(|answer, _| match outcome {
-            Outcome::Reached => answer,
+            Outcome::Reached => {}
             Outcome::Unknown => failed(
                 answer,
                 response::SYSTEM_ERROR,
@@ -67,19 +67,21 @@ impl TurnAnswers {
         !lock(&self.answers).is_empty()
     }
 
-    fn send(&self, finish: impl Fn(Command, AnswerKind) -> Command) {
-        let answers = std::mem::take(&mut *lock(&self.answers));
+    fn send(&self, finish: impl Fn(&mut Command, AnswerKind)) {
+        let mut answers = std::mem::take(&mut *lock(&self.answers));
         if answers.is_empty() {
             return;
         }
-        let mut commands = answers.into_iter().map(|(kind, answer)| finish(answer, kind)).collect();
+        answers.iter_mut().for_each(|(kind, answer)| finish(answer, *kind));
+        let mut commands = answers.into_iter().map(|(_, answer)| answer).collect();
         // A peer that is gone does not need its answers.
         let _ = self.connection.send_all(&mut commands);
     }
 }
 
-fn failed(answer: Command, code: i32, remark: &str) -> Command {
-    Command { code, remark: Some(remark.to_owned()), ..answer }
+fn failed(answer: &mut Command, code: i32, remark: &str) {
+    answer.code = code;
+    answer.remark = Some(remark.to_owned());
 }
 
 /// Turns whose answers wait, oldest first.

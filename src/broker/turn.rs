@@ -48,11 +48,24 @@ struct Pending {
     need: Need,
 }
 
-/// Appended; to be answered when the position is safe.
+/// Answers to what was appended, for when the position is safe.
+#[derive(Default)]
 struct Appended {
-    kind: AnswerKind,
-    answer: Command,
+    settled: Vec<(AnswerKind, Command)>,
+    /// Those that also wait until the topics they speak of are settled.
+    unsettled: Vec<(AnswerKind, Command)>,
     need: Need,
+}
+
+impl Appended {
+    fn push(&mut self, shared: &Shared, kind: AnswerKind, answer: Command, need: Need) {
+        if shared.settling.is_settled(need) {
+            self.settled.push((kind, answer));
+        } else {
+            self.unsettled.push((kind, answer));
+            self.need = self.need.and(need);
+        }
+    }
 }
 
 impl<'a> Turn<'a> {
@@ -130,18 +143,19 @@ impl<'a> Turn<'a> {
         }
         let results = self.shared.store.append_each(&self.messages);
         self.messages.clear();
-        let mut appended = Vec::with_capacity(results.len());
+        let mut appended = Appended::default();
+        appended.settled.reserve(results.len());
         let mut last = None;
         let mut count = 0;
         for (pending, result) in std::mem::take(&mut self.pending).into_iter().zip(results) {
-            let Pending { kind, answer, one_way, need } = pending;
+            let Pending { kind, mut answer, one_way, need } = pending;
             match result {
                 Ok(receipt) => {
                     count += 1;
                     last = Some(receipt.position());
                     if !one_way {
-                        let answer = complete(kind, answer, &[receipt]);
-                        appended.push(Appended { kind, answer, need });
+                        complete(kind, &mut answer, &[receipt]);
+                        appended.push(self.shared, kind, answer, need);
                     }
                 }
                 Err(_) if one_way => {}
@@ -154,7 +168,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn append_batch(&mut self, request: &Command, messages: &[Message], answer: Command, need: Need) {
+    fn append_batch(&mut self, request: &Command, messages: &[Message], mut answer: Command, need: Need) {
         self.append();
         match self.shared.store.append_batch(messages) {
             Err(error) => self.answer(request, refused(AnswerKind::Send, answer, &error)),
@@ -163,8 +177,10 @@ impl<'a> Turn<'a> {
                 let Some(last) = receipts.last() else { return };
                 if !request.is_one_way() {
                     let (kind, position) = (AnswerKind::Send, last.position());
-                    let answer = complete(kind, answer, &receipts);
-                    self.answer_when_safe(position, vec![Appended { kind, answer, need }]);
+                    complete(kind, &mut answer, &receipts);
+                    let mut appended = Appended::default();
+                    appended.push(self.shared, kind, answer, need);
+                    self.answer_when_safe(position, appended);
                 }
             }
         }
@@ -172,28 +188,23 @@ impl<'a> Turn<'a> {
 
     /// Sends the answers when everything up to `position` is safe, and the topics they speak of
     /// are settled.
-    fn answer_when_safe(&mut self, position: Position, appended: Vec<Appended>) {
-        let (settled, unsettled): (Vec<_>, Vec<_>) =
-            appended.into_iter().partition(|one| self.shared.settling.is_settled(one.need));
+    fn answer_when_safe(&mut self, position: Position, appended: Appended) {
+        let Appended { settled, unsettled, need } = appended;
         if !settled.is_empty() {
-            let answers = settled.into_iter().map(|one| (one.kind, one.answer)).collect();
-            self.shared.answer_when_safe(self.connection, position, answers);
+            self.shared.answer_when_safe(self.connection, position, settled);
         }
         if unsettled.is_empty() {
             return;
         }
         let (shared, connection) = (Arc::clone(self.shared), self.connection.clone());
         self.shared.spawn(async move {
-            let need = unsettled.iter().fold(Need::default(), |need, one| need.and(one.need));
-            let settled = shared.settle(need).await;
-            let finish = |one: Appended| match &settled {
-                Ok(()) => (one.kind, one.answer),
-                Err(refusal) => {
-                    let Refusal { code, remark } = refusal.clone();
-                    (one.kind, Command { code, remark: Some(remark), ..one.answer })
+            let mut answers = unsettled;
+            if let Err(Refusal { code, remark }) = shared.settle(need).await {
+                for (_, answer) in &mut answers {
+                    answer.code = code;
+                    answer.remark = Some(remark.clone());
                 }
-            };
-            let answers = unsettled.into_iter().map(finish).collect();
+            }
             shared.answer_when_safe(&connection, position, answers);
         });
     }
@@ -218,19 +229,16 @@ impl Shared {
 }
 
 /// Adds where the messages went to the answer of a send.
-fn complete(kind: AnswerKind, mut answer: Command, receipts: &[Receipt]) -> Command {
-    let [first, rest @ ..] = receipts else { return answer };
-    if kind == AnswerKind::Send {
-        answer.ext.push("queueOffset", first.queue_offset());
-        if rest.is_empty() {
-            answer.ext.push("msgId", first.message_id());
-        } else {
-            let ids: Vec<String> =
-                receipts.iter().map(Receipt::message_id).map(|id: MessageId| id.to_string()).collect();
-            answer.ext.push("msgId", ids.join(","));
-        }
+fn complete(kind: AnswerKind, answer: &mut Command, receipts: &[Receipt]) {
+    let (AnswerKind::Send, [first, rest @ ..]) = (kind, receipts) else { return };
+    answer.ext.push("queueOffset", first.queue_offset());
+    if rest.is_empty() {
+        answer.ext.push("msgId", first.message_id());
+    } else {
+        let ids: Vec<String> =
+            receipts.iter().map(Receipt::message_id).map(|id: MessageId| id.to_string()).collect();
+        answer.ext.push("msgId", ids.join(","));
     }
-    answer
 }
 
 /// Turns the answer of a message that was not stored into its refusal.
