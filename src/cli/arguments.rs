@@ -80,7 +80,7 @@ pub struct ServerArguments {
     pub json: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ProduceArguments {
     /// A name server; may be given several times.
     #[arg(long, value_name = "IP:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]

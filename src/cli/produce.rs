@@ -1,10 +1,10 @@
 //! `staticfire produce`: sends messages, and tells how fast and how well.
 //!
-//! Without a rate, the next message leaves when one of those in flight is answered. With a rate, each
+//! Without a rate, the answer to one message sends the next, on the thread that heard it. With a rate, each
 //! message has its time, and its latency counts from there: a server that stalls cannot hide it by making
 //! the sender wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,10 +42,26 @@ pub fn produce(arguments: &ProduceArguments) -> Result<(), Failure> {
 
     let run = Arc::new(Run::new(tcp.clone(), progress(Some(arguments.count))));
     let started = tcp.now();
-    for number in 0..arguments.count {
-        let due = arguments.rate.map(|rate| started + due_after(number, rate));
-        let Some(counted_from) = run.admit(due, arguments, &stop) else { break };
-        send(&producer, message(&topic, arguments, number), counted_from, &run);
+    match arguments.rate {
+        Some(rate) => {
+            for number in 0..arguments.count {
+                let due = started + due_after(number, rate);
+                if !run.admit(due, arguments.in_flight.unwrap_or(IN_FLIGHT_PACED), &stop) {
+                    break;
+                }
+                send(&producer, message(&topic, arguments, number), due, &run);
+            }
+        }
+        None => {
+            let most = usize::try_from(arguments.count).unwrap_or(usize::MAX);
+            let lanes = arguments.in_flight.unwrap_or(IN_FLIGHT).max(1).min(most);
+            run.lock().in_flight = lanes;
+            for _ in 0..lanes {
+                let (run, producer, topic) = (Arc::clone(&run), producer.clone(), topic.clone());
+                let (arguments, stop) = (arguments.clone(), Arc::clone(&stop));
+                tcp.spawn(Box::pin(async move { lane(&run, &producer, &topic, &arguments, &stop).await }));
+            }
+        }
     }
     run.wait_for_answers();
     let time = tcp.now().since(started);
@@ -78,12 +94,47 @@ fn filler(number: u64, size: usize) -> Bytes {
     body.into()
 }
 
+/// Sends one message after the other, until all were sent or a signal came.
+async fn lane(
+    run: &Run,
+    producer: &Producer,
+    topic: &TopicName,
+    arguments: &ProduceArguments,
+    stop: &AtomicBool,
+) {
+    let _in_flight = InFlight(run);
+    while !stop.load(Ordering::Relaxed) {
+        let number = run.next.fetch_add(1, Ordering::Relaxed);
+        if number >= arguments.count {
+            break;
+        }
+        let counted_from = run.tcp.now();
+        let outcome = producer.send(message(topic, arguments, number)).await;
+        run.answered(counted_from, outcome.as_ref());
+    }
+}
+
+/// Leaves when dropped, however its lane ends.
+struct InFlight<'a>(&'a Run);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 fn send(producer: &Producer, message: Message, counted_from: Monotonic, run: &Arc<Run>) {
     let (stored, failed) = (Arc::clone(run), Arc::clone(run));
     producer.send_with(
         message,
-        move |result| stored.answered(counted_from, Ok(&result)),
-        move |error| failed.answered(counted_from, Err(&error)),
+        move |result| {
+            stored.answered(counted_from, Ok(&result));
+            stored.leave();
+        },
+        move |error| {
+            failed.answered(counted_from, Err(&error));
+            failed.leave();
+        },
     );
 }
 
@@ -91,11 +142,14 @@ fn send(producer: &Producer, message: Message, counted_from: Monotonic, run: &Ar
 struct Run {
     tcp: Tcp,
     bar: ProgressBar,
+    /// The number of the next message of a lane.
+    next: AtomicU64,
     state: Mutex<State>,
-    answered: Condvar,
+    left: Condvar,
 }
 
 struct State {
+    /// Lanes, or paced messages.
     in_flight: usize,
     acknowledged: u64,
     failed: u64,
@@ -112,42 +166,33 @@ impl Run {
             first_failure: None,
             latencies: Latencies::new(),
         };
-        Self { tcp, bar, state: Mutex::new(state), answered: Condvar::new() }
+        Self { tcp, bar, next: AtomicU64::new(0), state: Mutex::new(state), left: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the next message may leave. From when its latency counts; `None` when a signal came.
-    fn admit(
-        &self,
-        due: Option<Monotonic>,
-        arguments: &ProduceArguments,
-        stop: &AtomicBool,
-    ) -> Option<Monotonic> {
-        let usual = if due.is_some() { IN_FLIGHT_PACED } else { IN_FLIGHT };
-        let most = arguments.in_flight.unwrap_or(usual).max(1);
+    /// Waits until a message is due and fewer than `most` are in flight. False when a signal came.
+    fn admit(&self, due: Monotonic, most: usize, stop: &AtomicBool) -> bool {
         let mut state = self.lock();
         loop {
             if stop.load(Ordering::Relaxed) {
-                return None;
+                return false;
             }
-            let now = self.tcp.now();
-            let early = due.map_or(Duration::ZERO, |due| due.since(now));
-            if early.is_zero() && state.in_flight < most {
+            let early = due.since(self.tcp.now());
+            if early.is_zero() && state.in_flight < most.max(1) {
                 state.in_flight += 1;
-                return Some(due.unwrap_or(now));
+                return true;
             }
             let wait = if early.is_zero() { LOOK_UP } else { early.min(LOOK_UP) };
-            (state, _) = self.answered.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.left.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn answered(&self, counted_from: Monotonic, outcome: Result<&SendResult, &ClientError>) {
         let latency = self.tcp.now().since(counted_from);
         let mut state = self.lock();
-        state.in_flight -= 1;
         let failure = match outcome {
             Ok(result) if result.status == SendStatus::Ok => None,
             Ok(result) => Some(format!("stored, but: {:?}", result.status)),
@@ -165,13 +210,18 @@ impl Run {
         }
         drop(state);
         self.bar.inc(1);
-        self.answered.notify_all();
+    }
+
+    /// One less is in flight.
+    fn leave(&self) {
+        self.lock().in_flight -= 1;
+        self.left.notify_all();
     }
 
     fn wait_for_answers(&self) {
         let mut state = self.lock();
         while state.in_flight > 0 {
-            state = self.answered.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
