@@ -9,23 +9,31 @@
 //! | `replicated k` | flushed here and received, or flushed, on k slaves | the k-th of them |
 //! | `quorum` | flushed on a majority of the group | what Raft committed |
 //!
-//! [`Replica`] decides: a pure state machine, checked by exhausting its states and driven by
-//! whoever has a log and a network.
+//! [`Replica`] decides: a pure state machine, checked by exhausting its states. [`Member`] drives it
+//! with a store and a transport.
 
 #![forbid(unsafe_code)]
 
 mod acknowledgement;
+mod control;
 mod epochs;
 mod group;
+mod incoming;
+mod member;
 mod message;
 mod mode;
+mod notes;
 mod replica;
+pub mod wire;
 
 pub use acknowledgement::{Acknowledgement, Reached};
+pub use control::{Barrier, CONTROL_TOPIC, control_topic};
 pub use epochs::{EpochStart, EpochTable, EpochTableError};
 pub use group::{DiskId, Group, GroupError, NodeId, Promise};
+pub use member::{Member, MemberError, MemberObserver, MemberOptions, MemberStatus, ReadIndex, Role};
 pub use message::{Answer, Fetch, FetchAnswer, Introduction, Request, VoteAnswer, VoteRequest};
 pub use mode::{Mode, ModeError, SlaveAck};
+pub use notes::NotesError;
 pub use replica::{
     Draw, Effect, Evidence, Failover, Input, Millis, Remembered, Replica, ReplicaProgress, Settings, Timing,
     Token,

@@ -303,6 +303,12 @@ impl Replica {
         }
     }
 
+    /// The identity of its directory.
+    #[must_use]
+    pub const fn disk(&self) -> DiskId {
+        self.disk
+    }
+
     /// The session it follows in, or followed in last.
     #[must_use]
     pub const fn session(&self) -> u64 {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::dispatch::{DispatchError, number_undispatched};
 use crate::log::AppendError;
 use crate::queue::QueueError;
-use crate::{Epoch, PhysicalOffset, ReadError, Store};
+use crate::{Epoch, Message, PhysicalOffset, ReadError, Receipt, Store};
 
 /// Why a log could not be cut.
 #[derive(Debug)]
@@ -51,6 +51,26 @@ impl fmt::Display for CutError {
 
 impl std::error::Error for CutError {}
 
+/// Why an epoch could not begin.
+#[derive(Debug)]
+pub enum LeadError {
+    /// The records above `dispatched` could not be read, so their numbers are unknown.
+    Dispatch(DispatchError),
+    /// Its first record was not taken.
+    Append(AppendError),
+}
+
+impl fmt::Display for LeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dispatch(error) => error.fmt(f),
+            Self::Append(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LeadError {}
+
 impl Store {
     /// Ends the current epoch: nothing is accepted any more, everybody who waits learns
     /// [`crate::Outcome::Unknown`], and `epoch` is the current one.
@@ -83,6 +103,15 @@ impl Store {
         Ok(())
     }
 
+    /// Accepts appends in the epoch for which the log was fenced, `first` before all others.
+    ///
+    /// # Errors
+    /// [`LeadError`]; the log stays fenced.
+    pub fn open_epoch_with(&self, first: &Message) -> Result<Receipt, LeadError> {
+        self.number().map_err(LeadError::Dispatch)?;
+        self.append_first(first).map_err(LeadError::Append)
+    }
+
     /// Takes bytes that another node appended at `at`, the end of this fenced log. They may be cut
     /// anywhere and may cross segments.
     ///
@@ -108,6 +137,16 @@ impl Store {
     pub fn confirm(&self, epoch: Epoch, end: PhysicalOffset) {
         self.0.log.marks.advance_confirmed(epoch, end);
         self.0.drive();
+    }
+
+    /// As [`Store::truncate`], but takes back what was confirmed too: consumers may have seen it. For
+    /// an old master after the operator chose another one.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub fn retract(&self, to: PhysicalOffset) -> Result<(), CutError> {
+        self.0.log.marks.retract(to);
+        self.truncate(to)
     }
 
     /// Cuts the fenced log at `to`, the end of a record, durably. What stood above is kept in

@@ -41,7 +41,7 @@ pub use dispatch::{
     Arrival, DelayLevels, DispatchError, DispatchFact, DispatchRules, Dispatcher, LogItem, LogRecords,
     Observer,
 };
-pub use epochs::CutError;
+pub use epochs::{CutError, LeadError};
 pub use error::{Failure, ReadError};
 pub use log::AppendError;
 pub use marks::{Durability, Marks, Outcome, Waiter};

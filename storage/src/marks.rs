@@ -249,6 +249,14 @@ impl Watermarks {
         }
     }
 
+    /// What was confirmed above `end` no longer is: the operator chose another node's log.
+    pub(crate) fn retract(&self, end: PhysicalOffset) {
+        let mut state = self.lock();
+        state.marks.confirmed = state.marks.confirmed.min(end);
+        state.marks.dispatched = state.marks.dispatched.min(end);
+        self.confirmed.store(state.marks.confirmed.0, Ordering::Release);
+    }
+
     /// After a failed write or flush: no mark moves again, and nobody waits in vain.
     pub(crate) fn fail(&self) {
         let mut state = self.lock();

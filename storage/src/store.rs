@@ -254,6 +254,17 @@ impl Store {
         closed
     }
 
+    pub(crate) fn append_first(&self, message: &Message) -> Result<Receipt, AppendError> {
+        let mut staged = self.0.log.staging();
+        self.0.stage(&mut staged, message)?;
+        let mut placed = Vec::with_capacity(1);
+        self.0.admit()?;
+        self.0.log.append_first(staged, &mut placed)?;
+        self.0.drive();
+        let placed = placed.pop().expect("one record was staged");
+        Ok(Receipt::new(self.clone(), placed))
+    }
+
     fn append_together(&self, messages: &[Message]) -> Result<Vec<Receipt>, AppendError> {
         let mut staged = self.0.log.staging();
         for message in messages {

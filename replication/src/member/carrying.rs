@@ -1,0 +1,254 @@
+//! Events become inputs of the replica, and its effects are carried out.
+
+use bytes::Bytes;
+use staticfire_storage::{Durability, Epoch, PhysicalOffset};
+
+use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
+use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes};
+
+impl Inner {
+    pub(super) fn handle(&self, event: Event) {
+        let mut state = self.state();
+        match event {
+            Event::Input(input) => self.step(&mut state, input),
+            Event::Marks(mark) => {
+                // One waiter for each mark, set again when it fired.
+                match mark {
+                    Durability::Flushed => state.waiting_flushed = None,
+                    _ => state.waiting_written = None,
+                }
+                self.marks(&mut state);
+            }
+            Event::Answered(from, answer, records) => {
+                state.records = records;
+                self.step(&mut state, Input::Answer { from, answer });
+                state.records = Bytes::new();
+            }
+            Event::Asked(from, request, connection, command) => {
+                let token = state.token();
+                state.requests.insert(token, Asked { from, connection, command });
+                self.step(&mut state, Input::Request { from, token, request });
+                if matches!(state.role, Role::Stopped) {
+                    state.requests.clear();
+                }
+            }
+            Event::Read(waiting) => {
+                let token = state.token();
+                state.reads.insert(token, waiting);
+                self.step(&mut state, Input::Read(token));
+            }
+        }
+        self.watch_marks(&mut state);
+        self.note_epochs(&mut state);
+        self.show_role(&mut state);
+    }
+
+    /// Gives the replica an input, and then those that its effects bring up, each after all effects
+    /// of the one before.
+    fn step(&self, state: &mut State, input: Input) {
+        state.inputs.push_back(input);
+        if std::mem::replace(&mut state.stepping, true) {
+            return;
+        }
+        while let Some(input) = state.inputs.pop_front() {
+            let mut effects = Vec::new();
+            state.replica.step(self.now(), input, &mut effects);
+            for effect in effects {
+                self.carry_out(state, effect);
+            }
+        }
+        state.stepping = false;
+    }
+
+    /// Tells the replica how far the store has got.
+    fn marks(&self, state: &mut State) {
+        if self.store.failure().is_some() {
+            return self.fail(state, "the store failed");
+        }
+        let marks = self.store.marks();
+        if marks.written > state.replica.log().end() && state.replica.leads() {
+            let epochs = std::mem::take(&mut state.begun);
+            let (now, later): (Vec<EpochStart>, _) =
+                epochs.into_iter().partition(|begun| begun.start < marks.written);
+            state.begun = later;
+            self.step(state, Input::Appended { end: marks.written, epochs: now });
+        }
+        let flushed = marks.flushed.min(state.replica.log().end());
+        if flushed > state.replica.flushed_end() {
+            self.step(state, Input::Flushed(flushed));
+        }
+        if marks.min > state.replica.log().base().end {
+            self.step(state, Input::Forgotten(marks.min));
+        }
+    }
+
+    fn carry_out(&self, state: &mut State, effect: Effect) {
+        match effect {
+            Effect::Save(promise) => {
+                let disk = state.replica.disk();
+                match notes::write_promise(&**self.store.directory(), disk, &promise) {
+                    Ok(()) => self.step(state, Input::Saved(promise)),
+                    Err(error) => self.fail(state, &format!("staticfire/promise: {error}")),
+                }
+            }
+            Effect::Ask { to, request } => self.ask(to, request),
+            Effect::Answer { token, answer } => self.answer(state, token, answer),
+            Effect::Fence(epoch) => {
+                if epoch > self.store.marks().epoch {
+                    self.store.fence(epoch);
+                }
+                state.begun.clear();
+            }
+            Effect::Lead(epoch) => self.lead(state, epoch),
+            Effect::Take { from } => self.take(state, from),
+            Effect::Restart => state.incoming.clear(),
+            Effect::Truncate(to) => self.truncate(state, to),
+            Effect::Reset(base) => {
+                let what = format!(
+                    "the leader keeps nothing before {}, and this node ends before: copy the data directory of \
+                     another node here",
+                    base.end
+                );
+                self.fail(state, &what);
+            }
+            Effect::Confirm { epoch, end } => self.store.confirm(epoch, end),
+            Effect::Gate { open } => {
+                if let Role::Leader { accepts, .. } = &mut state.role {
+                    *accepts = open;
+                    self.observer.role(state.role);
+                }
+            }
+            Effect::ReadReady { token, .. } => {
+                state.reads.remove(&token).into_iter().for_each(|waiting| waiting.set(true));
+            }
+            Effect::ReadLost(token) => drop(state.reads.remove(&token)),
+            Effect::Stop(evidence) => self.observer.evidence(&evidence),
+            // The role is looked at when all is done.
+            Effect::Serve(_) | Effect::Follow { .. } => {}
+        }
+    }
+
+    fn answer(&self, state: &mut State, token: Token, answer: Answer) {
+        let Some(request) = state.requests.remove(&token) else { return };
+        let records = match answer {
+            Answer::Fetch(FetchAnswer::Records { from, upto, .. }) if upto > from => {
+                match self.store.slices(from, upto) {
+                    Ok(records) => records,
+                    // Retention was faster: whoever asked asks again, and learns what is left.
+                    Err(_) => return request.connection.close(),
+                }
+            }
+            _ => Vec::new(),
+        };
+        self.write_answer(&request, answer, records);
+    }
+
+    fn lead(&self, state: &mut State, epoch: Epoch) {
+        if self.store.marks().epoch != epoch {
+            return;
+        }
+        let members = match state.replica.settings().failover {
+            Failover::Raft => state.replica.promise().formed.clone(),
+            Failover::Master { .. } | Failover::Slave => Vec::new(),
+        };
+        let leader = state.replica.settings().group.me();
+        let barrier = Barrier { epoch, leader, previous: state.replica.last(), members };
+        match self.store.open_epoch_with(&barrier.message()) {
+            Ok(receipt) => {
+                state.begun.push(EpochStart { epoch, start: receipt.start() });
+                self.marks(state);
+            }
+            Err(error) => self.fail(state, &format!("epoch {epoch} cannot begin: {error}")),
+        }
+    }
+
+    fn take(&self, state: &mut State, from: PhysicalOffset) {
+        let records = std::mem::take(&mut state.records);
+        let at = state.replica.log().end();
+        let whole = match state.incoming.add(at, records) {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.observer.failed(&format!("{error} (from {from}); asking again"));
+                state.incoming.clear();
+                let from = state.replica.leader();
+                return from.into_iter().for_each(|from| self.step(state, Input::Unanswered { from }));
+            }
+        };
+        if whole.bytes.is_empty() {
+            return;
+        }
+        let end = at.after(whole.bytes.len() as u64);
+        match self.store.append_raw(at, &whole.bytes) {
+            Ok(()) => self.step(state, Input::Appended { end, epochs: whole.epochs }),
+            Err(error) => self.fail(state, &format!("what the leader sent cannot be written: {error}")),
+        }
+    }
+
+    fn truncate(&self, state: &mut State, to: PhysicalOffset) {
+        let end = self.store.marks().appended;
+        state.incoming.clear();
+        let cut = match state.replica.settings().failover {
+            Failover::Raft => self.store.truncate(to),
+            Failover::Master { .. } | Failover::Slave => self.store.retract(to),
+        };
+        let noted = cut.map_err(|error| error.to_string()).and_then(|()| {
+            // Before other bytes stand there.
+            notes::write_epochs(&**self.store.directory(), state.replica.log())
+                .map_err(|error| error.to_string())
+        });
+        match noted {
+            Ok(()) => {
+                self.observer.cut(to, end);
+                self.step(state, Input::CutDone);
+            }
+            Err(error) => self.fail(state, &format!("the log cannot be cut at {to}: {error}")),
+        }
+    }
+
+    fn fail(&self, state: &mut State, what: &str) {
+        if !state.replica.is_stopped() {
+            self.observer.failed(what);
+            self.step(state, Input::Failed);
+        }
+    }
+
+    /// The epochs found so far need not be looked for again.
+    fn note_epochs(&self, state: &mut State) {
+        let log = state.replica.log();
+        if log.end().since(state.noted).is_none_or(|grown| grown >= NOTE_EVERY) {
+            state.noted = log.end();
+            // Only a cache: without it more is looked through at the next start.
+            drop(notes::write_epochs(&**self.store.directory(), log));
+        }
+    }
+
+    fn show_role(&self, state: &mut State) {
+        let replica = &state.replica;
+        let epoch = replica.epoch();
+        let accepts = match state.role {
+            Role::Leader { epoch: led, accepts, .. } if led == epoch => accepts,
+            _ => true,
+        };
+        let begun = replica.log().rows().last().is_some_and(|row| row.epoch == epoch);
+        let role = match () {
+            () if replica.is_stopped() => Role::Stopped,
+            () if replica.leads() && begun => Role::Leader { epoch, serves: replica.serves(), accepts },
+            () => Role::Follower { epoch, leader: replica.leader().filter(|_| !replica.leads()) },
+        };
+        if role != state.role {
+            state.role = role;
+            self.observer.role(role);
+        }
+        if matches!(role, Role::Stopped) {
+            state.requests.clear();
+            state.reads.clear();
+        }
+    }
+}
+
+impl State {
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+}
