@@ -97,3 +97,71 @@ fn epoch_begun(bytes: Bytes, at: PhysicalOffset) -> Result<Option<EpochStart>, I
     let barrier = Barrier::read(&record).map_err(|error| IncomingError::Barrier { at, error })?;
     Ok(barrier.map(|barrier| EpochStart { epoch: barrier.epoch, start: at }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use staticfire_storage::disk::SimulatedDisk;
+    use staticfire_storage::{Message, Position, QueueId, Store, StoreOptions, SystemClock, TopicName};
+
+    use super::*;
+    use crate::NodeId;
+
+    /// A log of two segments with two barriers in it, and where these start.
+    fn log() -> (Bytes, Vec<EpochStart>) {
+        let mut options = StoreOptions::on(SimulatedDisk::new(1).directory(), Arc::new(SystemClock));
+        options.segment_bytes = 2048;
+        let store = Store::open(options).unwrap();
+        let topic = TopicName::new("orders").unwrap();
+        let mut epochs = Vec::new();
+        for n in 0..20_u64 {
+            if n.is_multiple_of(12) {
+                let (epoch, previous) = (staticfire_storage::Epoch(n + 1), Position::default());
+                let barrier = Barrier { epoch, leader: NodeId(1), previous, members: Vec::new() };
+                let start = store.append(&barrier.message()).unwrap().start();
+                epochs.push(EpochStart { epoch, start });
+            }
+            store.append(&Message::new(topic.clone(), QueueId(0), vec![7; 40 * n as usize])).unwrap();
+        }
+        let slices = store.slices(PhysicalOffset(0), store.marks().written).unwrap();
+        assert!(slices.len() > 2, "blanks are among them");
+        (slices.concat().into(), epochs)
+    }
+
+    proptest! {
+        /// proves: DESIGN §7 rule 1; I32: however the bytes are cut, the same whole records come out
+        #[test]
+        fn bytes_cut_anywhere_become_the_same_records(
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20)
+        ) {
+            let (bytes, epochs) = log();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let (mut incoming, mut out, mut found) = (Incoming::default(), Vec::new(), Vec::new());
+            for pair in cuts.windows(2) {
+                let at = PhysicalOffset(out.len() as u64);
+                let whole = incoming.add(at, bytes.slice(pair[0]..pair[1])).unwrap();
+                out.extend_from_slice(&whole.bytes);
+                found.extend(whole.epochs);
+            }
+            prop_assert_eq!((Bytes::from(out), found), (bytes, epochs));
+        }
+
+        /// proves: B50, B53: bytes that are no records are refused, and none of them is kept
+        #[test]
+        fn other_bytes_are_refused(at in any::<proptest::sample::Index>(), new in any::<u8>()) {
+            let (bytes, _) = log();
+            let mut changed = bytes.to_vec();
+            let at = at.index(changed.len());
+            changed[at] = new;
+            match Incoming::default().add(PhysicalOffset(0), changed.into()) {
+                // A blank's rest may hold anything; a length may reach beyond what is there.
+                Ok(whole) => prop_assert!(whole.bytes.len() <= bytes.len()),
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+}
