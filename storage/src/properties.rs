@@ -73,7 +73,20 @@ impl<'a> Properties<'a> {
     /// The value of `name` as bytes: of the last pair with that name.
     #[must_use]
     pub fn value(self, name: &str) -> Option<&'a [u8]> {
-        self.pairs().filter(|(found, _)| *found == name.as_bytes()).last().map(|(_, value)| value)
+        if !self.may_hold(name) {
+            return None;
+        }
+        // A name holds no separator, so what starts with it and one is a pair of that name.
+        let value = |pair: &'a [u8]| pair.strip_prefix(name.as_bytes())?.strip_prefix(&[NAME_END]);
+        segments(self.0).filter_map(value).filter(|value| !value.is_empty()).last()
+    }
+
+    /// False when nowhere the last byte of `name` stands before the end of a name. Looking at every
+    /// two bytes, without a way out of the loop, takes one instruction for many of them.
+    fn may_hold(self, name: &str) -> bool {
+        let Some(last) = name.as_bytes().last() else { return false };
+        let followed = self.0.iter().zip(self.0.get(1..).unwrap_or_default());
+        followed.fold(false, |found, (byte, next)| found | ((byte == last) & (*next == NAME_END)))
     }
 
     /// The value of `name` as text; `None` also when it is not UTF-8.
