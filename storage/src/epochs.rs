@@ -120,8 +120,6 @@ impl Store {
     pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
         self.0.log.append_raw(at, bytes)?;
         self.0.drive();
-        // Nobody knows what these records are: the dispatcher reads them, once they are confirmed.
-        self.0.log.facts().clear();
         Ok(())
     }
 

@@ -99,7 +99,8 @@ struct Slot {
     start: PhysicalOffset,
     len: u64,
     bytes: Option<Vec<u8>>,
-    facts: Vec<DispatchFact>,
+    /// `None`: copied from another node, and nobody has looked what is in it.
+    facts: Option<Vec<DispatchFact>>,
 }
 
 impl CommitLog {

@@ -87,7 +87,8 @@ fn a_reopened_log_shows_what_was_confirmed_and_no_more() {
     assert_eq!(next.queue_offset().0, 2, "numbers go on behind what was not confirmed yet");
 }
 
-/// proves: D7: what another node copies are slices of the log, across segments
+/// proves: D7, I13: what another node copies are slices of the log, across segments, and once they are
+/// confirmed they are in its queues
 #[test]
 fn a_range_of_the_log_comes_as_slices() {
     let disk = SimulatedDisk::new(1);
@@ -105,4 +106,8 @@ fn a_range_of_the_log_comes_as_slices() {
     other.append_raw(PhysicalOffset(0), &whole).unwrap();
     assert_eq!(other.slices(PhysicalOffset(0), end).unwrap().concat(), whole);
     assert!(store.slices(PhysicalOffset(0), end.after(1)).is_err(), "not written yet");
+    other.confirm(Epoch(2), end);
+    let count = |store: &Store| store.queue("orders", QueueId(0)).map(|queue| queue.max());
+    store.confirm(Epoch(1), end);
+    assert!(count(&other).is_some() && count(&other) == count(&store), "copied records get their entries");
 }

@@ -333,7 +333,7 @@ impl CommitLog {
             start: head.end,
             len: left,
             bytes: Some(blank.to_vec()),
-            facts: Vec::new(),
+            facts: Some(Vec::new()),
         });
         head.staged += left.min(BLANK_LEN);
         head.end = start;
@@ -400,7 +400,7 @@ impl Head {
         let used = self.end.0 - start.0;
         let rest = staged.bytes.split_off(usize::try_from(used).expect("staged in memory"));
         let bytes = std::mem::replace(&mut staged.bytes, rest);
-        self.slots.push_back(Slot { start, len: used, bytes: None, facts });
+        self.slots.push_back(Slot { start, len: used, bytes: None, facts: Some(facts) });
         self.staged += used;
         let slot = self.first_slot + self.slots.len() as u64 - 1;
         Reservation { slot, records, bytes, store_ms: self.store_ms }

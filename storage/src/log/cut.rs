@@ -91,7 +91,7 @@ impl CommitLog {
             let room = usize::try_from(segment - at.0 % segment).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             let len = now.len() as u64;
-            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()), facts: Vec::new() });
+            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()), facts: None });
             head.staged += len;
             at = at.after(len);
             head.end = at;

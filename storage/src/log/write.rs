@@ -46,7 +46,11 @@ impl CommitLog {
         let written = write_slots(&*segment.file, start.0 - segment.start.0, &slots);
         let mut facts = self.facts();
         for Slot { start, len, bytes, facts: of_slot } in slots {
-            facts.push(Written { start, end: start.after(len), facts: of_slot });
+            match of_slot {
+                Some(of_slot) => facts.push(Written { start, end: start.after(len), facts: of_slot }),
+                // The dispatcher reads these records, once they are confirmed.
+                None => facts.clear(),
+            }
             self.keep_buffer(bytes.unwrap_or_default());
         }
         drop(facts);
