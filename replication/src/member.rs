@@ -23,7 +23,8 @@ use staticfire_transport::{Connection, Listener, Runtime, Transport};
 
 use crate::notes::{self, NotesError};
 use crate::{
-    EpochStart, Evidence, Input, Millis, NodeId, Remembered, Replica, ReplicaProgress, Settings, Token,
+    EpochStart, Evidence, Failover, Input, Millis, Mode, NodeId, Remembered, Replica, ReplicaProgress,
+    Settings, Token,
 };
 
 mod carrying;
@@ -438,7 +439,10 @@ impl Inner {
             state.waiting_written = Some(written);
             self.come_back(Durability::Written, written);
         }
-        if state.waiting_flushed.is_none() {
+        // Nothing is flushed for somebody who does not ask for it.
+        let settings = state.replica.settings();
+        let wanted = settings.failover == Failover::Raft || settings.mode != Mode::Written;
+        if wanted && state.waiting_flushed.is_none() {
             state.waiting_flushed = Some(flushed);
             self.come_back(Durability::Flushed, flushed);
         }

@@ -1,0 +1,103 @@
+//! What a member says need not be true, and who says it need not be a member.
+
+mod world;
+
+use staticfire_replication::{
+    Answer, Effect, Fetch, FetchAnswer, Input, NodeId, Request, Token, VoteAnswer, VoteRequest,
+};
+use staticfire_storage::{Epoch, PhysicalOffset, Position};
+use world::{Action, Budget, World};
+
+/// A leader of three with a record that only it holds, and nobody connected.
+fn leader_with_a_tail() -> World {
+    let budget = Budget { epochs: 3, appends: 2, crashes: 0, duplicates: 0, asks: 9, wipes: 0 };
+    let mut world = World::new(3, budget, 100, None);
+    world.act(&Action::Campaign(0));
+    world.calm();
+    for node in [1, 2] {
+        world.act(&Action::Tick(node));
+        world.calm();
+    }
+    world.net.clear();
+    world.act(&Action::Append(0));
+    world.act(&Action::StartSync(0));
+    world.act(&Action::CompleteSync(0));
+    world.net.clear();
+    assert_eq!((world.nodes[0].log.len(), world.confirmed.len()), (2, 1));
+    world
+}
+
+fn ask(world: &mut World, from: u32, request: Request) -> Vec<Answer> {
+    let mut effects = Vec::new();
+    let input = Input::Request { from: NodeId(from), token: Token(9), request };
+    world.nodes[0].replica.step(0, input, &mut effects);
+    let answers = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Answer { token: Token(9), answer } => Some(answer),
+        _ => None,
+    });
+    answers.collect()
+}
+
+fn fetch(world: &World, end: u64, flushed: u64) -> Fetch {
+    let at = Position { epoch: Epoch(1), end: PhysicalOffset(end) };
+    let session = world.nodes[1].replica.session();
+    Fetch { session, epoch: Epoch(1), at, flushed: PhysicalOffset(flushed), round: 0, learner: false }
+}
+
+/// proves: I24, B49, Z28: an acknowledgement above what was sent is not believed
+#[test]
+fn nobody_acknowledges_what_it_was_not_sent() {
+    let mut world = leader_with_a_tail();
+    for (end, flushed) in [(3, 3), (1 << 40, 1 << 40)] {
+        let request = Request::Fetch(fetch(&world, end, flushed));
+        let answers = ask(&mut world, 2, request);
+        assert!(matches!(answers[..], [Answer::Fetch(FetchAnswer::Refused { .. })]), "{answers:?}");
+        assert_eq!(world.nodes[0].replica.confirmed(), PhysicalOffset(1));
+    }
+    // More flushed than it says that it has.
+    let request = Request::Fetch(fetch(&world, 1, 2));
+    ask(&mut world, 2, request);
+    assert_eq!(world.nodes[0].replica.confirmed(), PhysicalOffset(1), "no majority has the second record");
+    let progress = world.nodes[0].replica.progress()[&NodeId(2)];
+    assert_eq!((progress.matched, progress.flushed), (PhysicalOffset(1), PhysicalOffset(1)));
+}
+
+/// proves: B49: an older report takes nothing back
+#[test]
+fn reports_do_not_go_backwards() {
+    let mut world = leader_with_a_tail();
+    let request = Request::Fetch(fetch(&world, 0, 0));
+    ask(&mut world, 2, request);
+    let progress = world.nodes[0].replica.progress()[&NodeId(2)];
+    assert_eq!((progress.matched, progress.flushed), (PhysicalOffset(1), PhysicalOffset(1)));
+}
+
+/// proves: B48, B52: strangers get no votes and no records, and no epoch begins because of them
+#[test]
+fn strangers_change_nothing() {
+    let mut world = leader_with_a_tail();
+    let before = world.nodes[0].replica.clone();
+    let last = Position { epoch: Epoch(9), end: PhysicalOffset(99) };
+    // Number 4 is no member, and number 1 is the leader itself.
+    for stranger in [4, 1] {
+        let vote = VoteRequest { epoch: Epoch(9), last, pre: false, transfer: true };
+        let answers = ask(&mut world, stranger, Request::Vote(vote));
+        assert!(matches!(answers[..], [Answer::Vote(VoteAnswer { granted: false, .. })]), "{answers:?}");
+        let fetch = Fetch { epoch: Epoch(9), ..fetch(&world, 0, 0) };
+        let answers = ask(&mut world, stranger, Request::Fetch(fetch));
+        assert!(matches!(answers[..], [Answer::Fetch(FetchAnswer::Refused { .. })]), "{answers:?}");
+        ask(&mut world, stranger, Request::TakeOver { epoch: Epoch(1) });
+    }
+    assert_eq!(world.nodes[0].replica, before);
+}
+
+/// proves: B52: an epoch that no format of a record holds is no epoch
+#[test]
+fn epochs_fit_31_bits() {
+    let mut world = leader_with_a_tail();
+    let last = Position { epoch: Epoch(1), end: PhysicalOffset(2) };
+    let vote = VoteRequest { epoch: Epoch(1 << 31), last, pre: false, transfer: true };
+    let answers = ask(&mut world, 2, Request::Vote(vote));
+    assert!(matches!(answers[..], [Answer::Vote(VoteAnswer { granted: false, .. })]), "{answers:?}");
+    assert_eq!(world.nodes[0].replica.epoch(), Epoch(1));
+}
