@@ -355,3 +355,43 @@ fn nothing_acknowledged_is_lost_through_rounds_of_trouble() {
         }
     }
 }
+
+/// proves: I44: the leader can say that it still is one, after asking a majority; nobody else can
+#[test]
+fn only_a_leader_with_a_majority_answers_reads() {
+    let cluster = Cluster::start(5, RAFT.to_vec());
+    let leader = cluster.elect();
+    cluster.run(500);
+    let read = |node: usize| {
+        cluster.network.block_on(cluster.node(node).member.read_index(), Duration::from_secs(5)).unwrap()
+    };
+    let before = cluster.network.now();
+    assert!(read(leader));
+    assert!(
+        cluster.network.now().since(before) < Duration::from_millis(20),
+        "one round, no heartbeat waited for"
+    );
+    assert!(!read((leader + 1) % 3), "a follower cannot say");
+    let others: Vec<IpAddr> = (0..3).filter(|node| *node != leader).map(ip).collect();
+    cluster.network.partition(&[ip(leader)], &others);
+    assert!(!read(leader), "cut off from the others it learns that it leads no more");
+}
+
+/// proves: M36, I49: a planned hand-over takes a few round trips, and nothing that was under way is lost
+#[test]
+fn leadership_is_handed_over() {
+    for seed in 0..20 {
+        let cluster = Cluster::start(seed, RAFT.to_vec());
+        let leader = cluster.elect();
+        cluster.run(1000);
+        let receipt = cluster.node(leader).store.append(&message("under way")).unwrap();
+        let told = cluster.outcome(&receipt, leader);
+        let next = (leader + 1) % 3;
+        cluster.node(leader).member.transfer(Some(NodeId(next as u32 + 1)));
+        assert!(!cluster.node(leader).member.role().accepts(), "it takes no more messages");
+        cluster.run_until(|| cluster.leader() == Some(next));
+        assert_eq!(cluster.leader(), Some(next), "seed {seed}: {:?}", cluster.statuses());
+        assert_eq!(*told.lock().unwrap(), Some(Outcome::Reached), "seed {seed}");
+        assert_eq!(cluster.bodies(next), ["under way"], "seed {seed}");
+    }
+}
