@@ -94,11 +94,7 @@ impl Store {
     /// The records above `dispatched` could not be read, or not yet because [`Store::final_end`] is not
     /// known, so their numbers are unknown.
     pub fn open_epoch(&self) -> Result<(), DispatchError> {
-        if self.final_end().is_none() {
-            let error = "a reservation made before the fence is under way".into();
-            return Err(DispatchError::Log { at: self.marks().written, error });
-        }
-        self.number()?;
+        self.number_all()?;
         self.0.log.open_epoch();
         Ok(())
     }
@@ -106,9 +102,9 @@ impl Store {
     /// Accepts appends in the epoch for which the log was fenced, `first` before all others.
     ///
     /// # Errors
-    /// [`LeadError`]; the log stays fenced.
+    /// [`LeadError`], as [`Store::open_epoch`] for the numbers; the log stays fenced.
     pub fn open_epoch_with(&self, first: &Message) -> Result<Receipt, LeadError> {
-        self.number().map_err(LeadError::Dispatch)?;
+        self.number_all().map_err(LeadError::Dispatch)?;
         self.append_first(first).map_err(LeadError::Append)
     }
 
@@ -167,6 +163,15 @@ impl Store {
         self.0.queues.truncate(to).map_err(CutError::Queue)?;
         self.0.dispatcher().truncated(to);
         self.number().map_err(CutError::Dispatch)
+    }
+
+    /// Numbers the queues of a fenced log that nobody adds to any more.
+    fn number_all(&self) -> Result<(), DispatchError> {
+        if self.final_end().is_none() {
+            let error = "a reservation made before the fence is under way".into();
+            return Err(DispatchError::Log { at: self.marks().written, error });
+        }
+        self.number()
     }
 
     /// Gives every queue the number of its next message: what is readable, and then the records

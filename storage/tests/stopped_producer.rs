@@ -108,6 +108,7 @@ fn a_fence_waits_for_the_stopped_producer() {
         assert_eq!(store.final_end(), None);
         assert!(matches!(store.truncate(store.marks().confirmed), Err(CutError::NotFenced)));
         assert!(store.open_epoch().is_err(), "the numbers in flight are not known yet");
+        assert!(store.open_epoch_with(&message(3)).is_err(), "nor for the first of an epoch");
         let late = stopped.publish().remove(0);
         assert_eq!(store.final_end(), Some(later.position().end));
         assert_eq!(late.wait(Durability::Flushed).unwrap_err(), NotReached::Unknown);

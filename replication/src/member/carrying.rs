@@ -6,6 +6,9 @@ use staticfire_storage::{Durability, Epoch, PhysicalOffset};
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
 use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes};
 
+/// How often a fence looks whether the last producers have finished: for a good part of a second.
+const FENCE_PATIENCE: u32 = 1_000_000;
+
 impl Inner {
     pub(super) fn handle(&self, event: Event) {
         let mut state = self.state();
@@ -28,9 +31,6 @@ impl Inner {
                 let token = state.token();
                 state.requests.insert(token, Asked { from, connection, command });
                 self.step(&mut state, Input::Request { from, token, request });
-                if matches!(state.role, Role::Stopped) {
-                    state.requests.clear();
-                }
             }
             Event::Read(waiting) => {
                 let token = state.token();
@@ -93,12 +93,7 @@ impl Inner {
             }
             Effect::Ask { to, request } => self.ask(to, request),
             Effect::Answer { token, answer } => self.answer(state, token, answer),
-            Effect::Fence(epoch) => {
-                if epoch > self.store.marks().epoch {
-                    self.store.fence(epoch);
-                }
-                state.begun.clear();
-            }
+            Effect::Fence(epoch) => self.fence(state, epoch),
             Effect::Lead(epoch) => self.lead(state, epoch),
             Effect::Take { from } => self.take(state, from),
             Effect::Restart => state.incoming.clear(),
@@ -141,6 +136,31 @@ impl Inner {
             _ => Vec::new(),
         };
         self.write_answer(&request, answer, records);
+    }
+
+    /// Ends the epoch before, and tells the replica first of all what producers had appended in it
+    /// that it has not heard of: the log does end there.
+    fn fence(&self, state: &mut State, epoch: Epoch) {
+        if epoch > self.store.marks().epoch {
+            self.store.fence(epoch);
+        }
+        let begun = std::mem::take(&mut state.begun);
+        // A producer that has its place only copies now; it is not waited for by sleeping.
+        let end = (0..FENCE_PATIENCE).find_map(|_| {
+            let end = self.store.final_end();
+            if end.is_none() {
+                std::thread::yield_now();
+            }
+            end
+        });
+        let Some(end) = end else {
+            return self.fail(state, "a producer does not finish what it began before the epoch ended");
+        };
+        let log = state.replica.log().end();
+        if end > log {
+            let epochs = begun.into_iter().filter(|begun| begun.start >= log).collect();
+            state.inputs.push_front(Input::Appended { end, epochs });
+        }
     }
 
     fn lead(&self, state: &mut State, epoch: Epoch) {

@@ -115,6 +115,6 @@ impl Replica {
             known.iter().map(|(node, disk)| (*node, if *node == me { mine } else { *disk })).collect();
         let barred = barred.max(self.promise.barred).max(self.epoch());
         self.save(Promise { formed, barred, ..self.promise.clone() }, effects);
-        debug_assert!(!matches!(self.role, Role::Leading(_)), "a learner does not lead");
+        assert!(!matches!(self.role, Role::Leading(_)), "a learner does not lead");
     }
 }
