@@ -14,8 +14,8 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
-import org.apache.rocketmq.common.message.MessageQueue;
 
 /** Messages that come later or again: delay levels, send-back, dead letters. */
 final class Retrying {
@@ -154,13 +154,10 @@ final class Retrying {
         var letters = new DefaultLitePullConsumer(harness.name("letters"));
         letters.setNamesrvAddr(harness.nameServer);
         letters.setInstanceName(harness.name("letters"));
+        letters.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         harness.closeLater(letters::shutdown);
         letters.start();
-        var queues = letters.fetchMessageQueues(topic);
-        letters.assign(queues);
-        for (MessageQueue queue : queues) {
-            letters.seek(queue, 0);
-        }
+        letters.assign(letters.fetchMessageQueues(topic));
         Set<Integer> seen = ConcurrentHashMap.newKeySet();
         until(() -> seen.size() + " of " + count + " dead letters", 30, () -> {
             for (MessageExt letter : letters.poll(100)) {
