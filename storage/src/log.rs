@@ -69,7 +69,6 @@ pub(crate) struct CommitLog {
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Vec<u8>>,
-    facts: Mutex<Facts>,
     failure: OnceLock<Failure>,
     on_failure: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -91,6 +90,7 @@ pub(crate) struct Head {
     published: usize,
     /// Bytes in `slots`.
     staged: u64,
+    facts: Facts,
 }
 
 /// One reserved range; `bytes` is there once it was published. A range longer than its bytes is
@@ -99,8 +99,6 @@ struct Slot {
     start: PhysicalOffset,
     len: u64,
     bytes: Option<Vec<u8>>,
-    /// `None`: copied from another node, and nobody has looked what is in it.
-    facts: Option<Vec<DispatchFact>>,
 }
 
 impl CommitLog {
@@ -133,13 +131,13 @@ impl CommitLog {
                 first_slot: 0,
                 published: 0,
                 staged: 0,
+                facts: Facts::from(marks.appended),
             }),
             rolling: Mutex::new(()),
             ahead: Mutex::default(),
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),
-            facts: Mutex::default(),
             failure: OnceLock::new(),
             on_failure: OnceLock::new(),
             options,
@@ -231,8 +229,15 @@ impl CommitLog {
         if at >= self.options.sealed_from { RecordCrc::Required } else { RecordCrc::IfPresent }
     }
 
-    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What [`Facts::take`] does, with the facts of everything numbered and not taken.
+    pub(crate) fn take_facts(
+        &self,
+        at: PhysicalOffset,
+        upto: PhysicalOffset,
+        budget: usize,
+        taken: &mut Vec<DispatchFact>,
+    ) -> Result<PhysicalOffset, PhysicalOffset> {
+        self.head().facts.take(at, upto, budget, taken)
     }
 
     pub(crate) fn head(&self) -> MutexGuard<'_, Head> {

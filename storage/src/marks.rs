@@ -271,10 +271,6 @@ impl Watermarks {
         Self::settle_all(state, Outcome::Unknown);
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.lock().failed
-    }
-
     /// True when somebody waits for a flush that the store would not do by itself.
     pub(crate) fn flush_wanted(&self) -> bool {
         let mut state = self.lock();

@@ -24,7 +24,7 @@ impl Store {
     /// [`AppendError`]; nothing was reserved then.
     #[doc(hidden)]
     pub fn reserve(&self, messages: &[Message]) -> Result<StoppedProducer, AppendError> {
-        let mut staged = self.0.log.staging();
+        let mut staged = self.0.log.staging(messages.len());
         for message in messages {
             self.0.stage(&mut staged, message)?;
         }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Records dispatched at a time, before anybody else gets a turn.
-const DISPATCH_BUDGET: usize = 1024;
+const DISPATCH_BUDGET: usize = 256;
 
 /// An open store. Cloning shares it; [`Store::close`] closes it for everybody.
 #[derive(Clone)]
@@ -90,8 +90,9 @@ impl Store {
     /// # Errors
     /// [`AppendError`]; nothing was stored then.
     pub fn append(&self, message: &Message) -> Result<Receipt, AppendError> {
-        let mut receipts = self.append_together(std::slice::from_ref(message))?;
-        Ok(receipts.remove(0))
+        let mut receipt = None;
+        self.append_together(std::slice::from_ref(message), |placed| receipt = Some(placed))?;
+        Ok(receipt.expect("an append without error places its message"))
     }
 
     /// Appends messages that must stay together: all of them, one behind the other in one segment,
@@ -100,35 +101,30 @@ impl Store {
     /// # Errors
     /// [`AppendError`]; nothing was stored then.
     pub fn append_batch(&self, messages: &[Message]) -> Result<Vec<Receipt>, AppendError> {
-        self.append_together(messages)
+        let mut receipts = Vec::with_capacity(messages.len());
+        self.append_together(messages, |receipt| receipts.push(receipt))?;
+        Ok(receipts)
     }
 
     /// Appends independent messages in one go, in order: what arrived in one turn of a connection.
     /// One receipt or error for each.
     pub fn append_each(&self, messages: &[Message]) -> Vec<Result<Receipt, AppendError>> {
         let mut results = Vec::with_capacity(messages.len());
-        let mut staged = self.0.log.staging();
+        let mut staged = self.0.log.staging(messages.len());
         let mut refused = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             if let Err(error) = self.0.stage(&mut staged, message) {
                 refused.push((index, error));
             }
         }
-        let mut placed = Vec::with_capacity(messages.len());
-        let appended = self.0.append(staged, false, &mut placed);
+        let placed = |placed| results.push(Ok(Receipt::new(self.clone(), placed)));
+        let appended = self.0.append(staged, false, placed);
         self.0.drive();
-        let mut placed = placed.into_iter();
-        let mut refused = refused.into_iter().peekable();
-        for index in 0..messages.len() {
-            results.push(match refused.next_if(|(at, _)| *at == index) {
-                Some((_, error)) => Err(error),
-                None => match (placed.next(), &appended) {
-                    (Some(placed), _) => Ok(Receipt::new(self.clone(), placed)),
-                    (None, Err(error)) => Err(error.clone()),
-                    (None, Ok(())) => unreachable!("every accepted message was placed"),
-                },
-            });
+        if let Err(error) = appended {
+            results.resize(messages.len() - refused.len(), Err(error));
         }
+        // Lowest first, so each comes to stand where its message does.
+        refused.into_iter().for_each(|(index, error)| results.insert(index, Err(error)));
         results
     }
 
@@ -255,25 +251,27 @@ impl Store {
     }
 
     pub(crate) fn append_first(&self, message: &Message) -> Result<Receipt, AppendError> {
-        let mut staged = self.0.log.staging();
+        let mut staged = self.0.log.staging(1);
         self.0.stage(&mut staged, message)?;
-        let mut placed = Vec::with_capacity(1);
         self.0.admit()?;
-        self.0.log.append_first(staged, &mut placed)?;
+        let mut receipt = None;
+        self.0.log.append_first(staged, |placed| receipt = Some(Receipt::new(self.clone(), placed)))?;
         self.0.drive();
-        let placed = placed.pop().expect("one record was staged");
-        Ok(Receipt::new(self.clone(), placed))
+        Ok(receipt.expect("one record was staged"))
     }
 
-    fn append_together(&self, messages: &[Message]) -> Result<Vec<Receipt>, AppendError> {
-        let mut staged = self.0.log.staging();
+    fn append_together(
+        &self,
+        messages: &[Message],
+        mut placed: impl FnMut(Receipt),
+    ) -> Result<(), AppendError> {
+        let mut staged = self.0.log.staging(messages.len());
         for message in messages {
             self.0.stage(&mut staged, message)?;
         }
-        let mut placed = Vec::with_capacity(messages.len());
-        self.0.append(staged, true, &mut placed)?;
+        self.0.append(staged, true, |it| placed(Receipt::new(self.clone(), it)))?;
         self.0.drive();
-        Ok(placed.into_iter().map(|placed| Receipt::new(self.clone(), placed)).collect())
+        Ok(())
     }
 }
 
@@ -435,7 +433,12 @@ impl Inner {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn append(&self, staged: Staged, together: bool, placed: &mut Vec<Placed>) -> Result<(), AppendError> {
+    fn append(
+        &self,
+        staged: Staged,
+        together: bool,
+        placed: impl FnMut(Placed),
+    ) -> Result<(), AppendError> {
         self.admit()?;
         // A close may come in between.
         self.log.append(staged, together, placed).map_err(|error| self.admit().err().unwrap_or(error))
@@ -446,7 +449,8 @@ impl Inner {
     }
 
     pub(crate) fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
-        let queue = self.queues.find_or_create(&message.topic, message.queue);
+        let queue = staged.queue(&message.topic, message.queue);
+        let queue = queue.unwrap_or_else(|| self.queues.find_or_create(&message.topic, message.queue));
         Ok(self.log.stage(staged, message, queue)?)
     }
 
@@ -486,13 +490,14 @@ impl Inner {
         let upto = if crate::planted::planted("Z14") { marks.written() } else { marks.confirmed() };
         let mut dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner);
         let before = dispatcher.dispatched();
-        if before >= upto || marks.has_failed() {
+        if before >= upto || self.log.failure().is_some() {
             return false;
         }
         let result = self.dispatch_to(&mut dispatcher, upto, budget);
         marks.advance_dispatched(dispatcher.dispatched());
         match result {
-            Ok(reached) => reached > before,
+            // Whoever confirms more dispatches it, or leaves a note to do so.
+            Ok(reached) => reached > before && reached < upto,
             Err(error) => {
                 self.note_dispatch_error(error);
                 false
@@ -500,25 +505,17 @@ impl Inner {
         }
     }
 
-    /// Dispatches from the facts that the writer left, or by walking the log up to where they start.
+    /// Dispatches from the facts that the head left, or by walking the log up to where they start.
     fn dispatch_to(
         &self,
         dispatcher: &mut Dispatcher,
         upto: PhysicalOffset,
         budget: usize,
     ) -> Result<PhysicalOffset, DispatchError> {
-        let mut facts = self.log.facts();
-        let at = dispatcher.dispatched();
-        let written = facts.take(at, upto, budget);
-        // A range that is confirmed in part is walked in part.
-        let walk_to = facts.start().filter(|start| *start > at).map_or(upto, |start| start.min(upto));
-        drop(facts);
-        match written.last() {
-            Some(last) => {
-                let end = last.end;
-                dispatcher.step_facts(written.iter().flat_map(|range| &range.facts), end)
-            }
-            None => dispatcher.step(&*self.log, walk_to, budget),
+        let mut facts = Vec::new();
+        match self.log.take_facts(dispatcher.dispatched(), upto, budget, &mut facts) {
+            Ok(end) => dispatcher.step_facts(&facts, end),
+            Err(start) => dispatcher.step(&*self.log, upto.min(start), budget),
         }
     }
 

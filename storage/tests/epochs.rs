@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect, SimulatedDisk};
 use staticfire_storage::{
-    AppendError, CutError, Durability, Epoch, Message, PhysicalOffset, QueueId, Store, StoreOptions,
-    SystemClock, TopicName,
+    AppendError, CutError, Durability, Epoch, Message, PhysicalOffset, QueueId, QueueOffset, Store,
+    StoreOptions, SystemClock, TopicName,
 };
 
 fn open(disk: &SimulatedDisk) -> Store {
@@ -45,6 +45,25 @@ fn bytes_that_do_not_continue_the_log_are_refused() {
     store.append_raw(PhysicalOffset(0), &bytes).unwrap();
     assert_eq!(refused(PhysicalOffset(0)), (end, false), "the same bytes again");
     assert_eq!(store.marks().appended, end);
+}
+
+/// proves: D3: what was copied from another node is dispatched as what was appended here
+#[test]
+fn copied_records_reach_their_queues_once_they_are_confirmed() {
+    let (bytes, end) = record();
+    let store = open(&SimulatedDisk::new(1));
+    store.fence(Epoch(2));
+    let (now, later) = bytes.split_at(50);
+    store.append_raw(PhysicalOffset(0), now).unwrap();
+    store.append_raw(PhysicalOffset(50), later).unwrap();
+    store.confirm(Epoch(2), end);
+    let queue = store.queue("orders", QueueId(0)).expect("the copied record is its first");
+    assert_eq!(queue.read(QueueOffset(0), 1).unwrap()[0].body(), "theirs");
+    store.open_epoch().unwrap();
+    let own = store.append(&message("own")).unwrap();
+    assert_eq!(own.queue_offset(), QueueOffset(1));
+    store.confirm(Epoch(2), own.position().end);
+    assert_eq!(queue.read(QueueOffset(0), 2).unwrap()[1].body(), "own");
 }
 
 /// proves: I8, I28, I48: a cut that fails half-way leaves nothing that takes another byte, and the next

@@ -10,8 +10,10 @@ use crate::error::Failure;
 use crate::message::{Message, MessageError};
 use crate::queue::{ConsumeQueue, Layout, QueueEntry};
 use crate::record::{self, Encoded};
-use crate::{Epoch, PhysicalOffset, Position, QueueOffset};
+use crate::{Epoch, PhysicalOffset, Position, QueueId, QueueOffset, TopicName};
 
+/// Records of a batch among which the queue of the next one is looked for, before the table of all.
+const QUEUES_REMEMBERED: usize = 8;
 /// The blank that must fit behind every record.
 const BLANK_LEN: u64 = BLANK_LEN_MIN as u64;
 
@@ -91,7 +93,7 @@ impl From<MessageError> for AppendError {
     }
 }
 
-/// Records with their queues, encoded and not yet numbered.
+/// Records, encoded and not yet numbered, each with what its queue will say of it.
 #[derive(Default)]
 pub(crate) struct Staged {
     bytes: Vec<u8>,
@@ -100,14 +102,17 @@ pub(crate) struct Staged {
 
 struct StagedRecord {
     encoded: Encoded,
-    queue: Arc<ConsumeQueue>,
-    /// `None` for control records and prepared or rolled-back transactions: no number and no entry.
-    entry: Option<EntryFacts>,
+    /// Goes on to the dispatcher when the record gets its number. `None` from the start for control
+    /// records and prepared or rolled-back transactions: no number and no entry.
+    entry: Option<StagedEntry>,
+    /// Both 0 until the record is numbered.
+    start: PhysicalOffset,
+    queue_offset: QueueOffset,
 }
 
 /// What a queue entry says besides where the record came to stand.
-#[derive(Clone, Copy)]
-struct EntryFacts {
+struct StagedEntry {
+    queue: Arc<ConsumeQueue>,
     tags: TagsCode,
     /// Messages in the record: more than one for an inner batch.
     messages: u16,
@@ -116,14 +121,9 @@ struct EntryFacts {
 /// A numbered range that was not published yet.
 pub(crate) struct Reservation {
     slot: u64,
-    records: Vec<Reserved>,
-    bytes: Vec<u8>,
+    records: Staged,
+    epoch: Epoch,
     store_ms: i64,
-}
-
-struct Reserved {
-    encoded: Encoded,
-    placed: Placed,
 }
 
 /// Where a record came to stand.
@@ -138,25 +138,25 @@ pub(crate) struct Placed {
 impl Reservation {
     /// Where the records will stand once published, in order.
     pub(crate) fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
-        self.records.iter().map(|reserved| reserved.placed)
+        let (epoch, store_ms) = (self.epoch, self.store_ms);
+        self.records.records.iter().map(move |record| {
+            let position = Position { epoch, end: record.start.after(record.encoded.len().into()) };
+            Placed { position, start: record.start, queue_offset: record.queue_offset, store_ms }
+        })
     }
 
     /// Patches the numbers into the records and seals each with its checksum.
     pub(crate) fn fill(&mut self) {
-        let mut rest = self.bytes.as_mut_slice();
-        for Reserved { encoded, placed } in &self.records {
+        let mut rest = self.records.bytes.as_mut_slice();
+        for StagedRecord { encoded, start, queue_offset, .. } in &self.records.records {
             let (record, after) = rest.split_at_mut(encoded.len() as usize);
-            record::seal(record, *encoded, placed.queue_offset, placed.start, self.store_ms);
+            record::seal(record, *encoded, *queue_offset, *start, self.store_ms);
             rest = after;
         }
     }
 }
 
 impl Staged {
-    pub(crate) fn in_buffer(bytes: Vec<u8>) -> Self {
-        Self { bytes, records: Vec::new() }
-    }
-
     fn push(
         &mut self,
         message: &Message,
@@ -171,12 +171,21 @@ impl Staged {
         }
         let encoded = record::encode(message, store_host, &mut self.bytes)?;
         let queued = message.transaction().is_queued() && !rules.is_system(message.topic.as_str());
-        let entry = queued.then(|| EntryFacts {
+        let entry = queued.then(|| StagedEntry {
+            queue,
             tags: TagsCode::of(message.topic.as_str(), message.properties(), &rules.delay_levels),
             messages,
         });
-        self.records.push(StagedRecord { encoded, queue, entry });
+        let (start, queue_offset) = (PhysicalOffset(0), QueueOffset(0));
+        self.records.push(StagedRecord { encoded, entry, start, queue_offset });
         Ok(())
+    }
+
+    /// The queue `id` of `topic`, if one of the last few records goes there.
+    pub(crate) fn queue(&self, topic: &TopicName, id: QueueId) -> Option<Arc<ConsumeQueue>> {
+        let queues = self.records.iter().rev().take(QUEUES_REMEMBERED).filter_map(|it| it.entry.as_ref());
+        let mut queues = queues.map(|entry| &entry.queue);
+        queues.find(|queue| queue.id() == id && queue.topic() == topic).cloned()
     }
 
     fn is_empty(&self) -> bool {
@@ -192,9 +201,9 @@ enum Gate {
 }
 
 impl CommitLog {
-    /// A buffer to encode into; it comes back to the log when its bytes were written.
-    pub(crate) fn staging(&self) -> Staged {
-        Staged::in_buffer(self.buffers.pop().unwrap_or_default())
+    /// Room to encode `count` records into; its buffer comes back to the log when it was written.
+    pub(crate) fn staging(&self, count: usize) -> Staged {
+        Staged { bytes: self.buffers.pop().unwrap_or_default(), records: Vec::with_capacity(count) }
     }
 
     /// Encodes `message`, which goes to `queue`, behind what is staged already.
@@ -209,17 +218,17 @@ impl CommitLog {
 
     /// Reserves, fills and publishes `staged`; nothing is written yet. With `together` all records
     /// stand in one segment or none is accepted; without, a prefix of them may have been accepted
-    /// when an error comes: `placed` says which.
+    /// when an error comes: those that `placed` was called with.
     pub(crate) fn append(
         &self,
         mut staged: Staged,
         together: bool,
-        placed: &mut Vec<Placed>,
+        mut placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
         while !staged.is_empty() {
             let mut reservation = self.reserve(&mut staged, together)?;
             reservation.fill();
-            placed.extend(reservation.placed());
+            reservation.placed().for_each(&mut placed);
             self.publish(reservation);
         }
         Ok(())
@@ -229,11 +238,11 @@ impl CommitLog {
     pub(crate) fn append_first(
         &self,
         mut staged: Staged,
-        placed: &mut Vec<Placed>,
+        placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
         let mut reservation = self.reserve_at(&mut staged, true, Gate::Opening)?;
         reservation.fill();
-        placed.extend(reservation.placed());
+        reservation.placed().for_each(placed);
         self.publish(reservation);
         Ok(())
     }
@@ -251,23 +260,26 @@ impl CommitLog {
         gate: Gate,
     ) -> Result<Reservation, AppendError> {
         let now = self.clock.wall_ms();
+        let segment = self.options.segment_bytes;
+        let needed = staged.indivisible(together);
+        if needed + BLANK_LEN > segment {
+            return Err(AppendError::TooLargeForSegment { len: needed, segment });
+        }
         loop {
-            let needed = staged.indivisible(together);
-            let segment = self.options.segment_bytes;
-            if needed + BLANK_LEN > segment {
-                return Err(AppendError::TooLargeForSegment { len: needed, segment });
-            }
-            let missing = {
-                let mut head = self.head();
-                self.admit(&head, needed, gate)?;
-                match self.room(&mut head, needed) {
-                    Ok(room) => {
-                        head.accepting |= gate == Gate::Opening;
-                        return Ok(head.take(staged, room, now));
-                    }
-                    Err(start) => start,
+            let mut head = self.head();
+            self.admit(&head, needed, gate)?;
+            let missing = match self.room(&mut head, needed) {
+                Ok(room) => {
+                    head.accepting |= gate == Gate::Opening;
+                    let taken = head.take(&mut staged.records, room, now);
+                    let (epoch, store_ms) = (head.epoch, head.store_ms);
+                    drop(head);
+                    let records = staged.split_off_front(taken.records, taken.len);
+                    return Ok(Reservation { slot: taken.slot, records, epoch, store_ms });
                 }
+                Err(start) => start,
             };
+            drop(head);
             self.create_segment(missing)?;
         }
     }
@@ -277,7 +289,7 @@ impl CommitLog {
         let mut head = self.head();
         let index =
             usize::try_from(reservation.slot - head.first_slot).expect("a reserved slot is still there");
-        head.slots[index].bytes = Some(reservation.bytes);
+        head.slots[index].bytes = Some(reservation.records.bytes);
         let end = head.extend_published();
         // Under the lock of the head, so that the mark never moves backwards.
         self.marks.appended(end);
@@ -329,12 +341,8 @@ impl CommitLog {
             return Ok(left - BLANK_LEN);
         }
         let blank = blank::encode(u32::try_from(left).expect("a segment has less than 4 GiB"));
-        head.slots.push_back(Slot {
-            start: head.end,
-            len: left,
-            bytes: Some(blank.to_vec()),
-            facts: Some(Vec::new()),
-        });
+        let slot = Slot { start: head.end, len: left, bytes: Some(blank.to_vec()) };
+        head.slots.push_back(slot);
         head.staged += left.min(BLANK_LEN);
         head.end = start;
         Ok(segment - BLANK_LEN)
@@ -359,51 +367,50 @@ impl Staged {
         if together { self.bytes.len() as u64 } else { first }
     }
 
-    /// Records from the front that fit into `room` bytes together.
-    fn fitting(&self, room: u64) -> usize {
-        let mut left = room;
-        let fits = |record: &&StagedRecord| match left.checked_sub(record.encoded.len().into()) {
-            Some(rest) => {
-                left = rest;
-                true
-            }
-            None => false,
-        };
-        self.records.iter().take_while(fits).count()
+    /// Keeps what stands behind the first `records`, which take `len` bytes, and returns those.
+    fn split_off_front(&mut self, records: usize, len: u64) -> Self {
+        let len = usize::try_from(len).expect("staged in memory");
+        let rest = Self { bytes: self.bytes.split_off(len), records: self.records.split_off(records) };
+        std::mem::replace(self, rest)
     }
+}
+
+/// What [`Head::take`] numbered.
+struct Taken {
+    slot: u64,
+    records: usize,
+    len: u64,
 }
 
 impl Head {
     /// Numbers the longest prefix of the staged records that fits into `room` bytes.
-    fn take(&mut self, staged: &mut Staged, room: u64, now: i64) -> Reservation {
+    fn take(&mut self, staged: &mut [StagedRecord], room: u64, now: i64) -> Taken {
         self.store_ms = self.store_ms.max(now);
         let start = self.end;
-        let fitting = staged.fitting(room);
-        let mut records = Vec::with_capacity(fitting);
-        let mut facts = Vec::with_capacity(fitting);
-        for StagedRecord { encoded, queue, entry } in staged.records.drain(..fitting) {
-            let (start, size) = (self.end, encoded.len());
-            let queue_offset = match entry {
-                None => QueueOffset(0),
-                Some(entry) => queue.take_numbers(entry.messages.into()),
-            };
-            self.end = start.after(size.into());
-            let position = Position { epoch: self.epoch, end: self.end };
-            let placed = Placed { position, start, queue_offset, store_ms: self.store_ms };
-            records.push(Reserved { encoded, placed });
-            facts.extend(entry.map(|EntryFacts { tags, messages }| {
+        let limit = start.after(room);
+        let mut records = 0;
+        for record in staged {
+            let size = record.encoded.len();
+            let end = self.end.after(size.into());
+            if end > limit {
+                break;
+            }
+            record.start = self.end;
+            if let Some(StagedEntry { queue, tags, messages }) = record.entry.take() {
+                record.queue_offset = queue.take_numbers(messages.into());
+                let (physical, offset) = (record.start, record.queue_offset);
                 let tags_code = tags.at(self.store_ms);
-                let entry = QueueEntry { physical: start, size, tags_code, offset: queue_offset, messages };
-                DispatchFact { queue, entry, store_ms: self.store_ms }
-            }));
+                let entry = QueueEntry { physical, size, tags_code, offset, messages };
+                self.facts.push(DispatchFact { queue, entry, store_ms: self.store_ms });
+            }
+            self.end = end;
+            records += 1;
         }
-        let used = self.end.0 - start.0;
-        let rest = staged.bytes.split_off(usize::try_from(used).expect("staged in memory"));
-        let bytes = std::mem::replace(&mut staged.bytes, rest);
-        self.slots.push_back(Slot { start, len: used, bytes: None, facts: Some(facts) });
-        self.staged += used;
+        let len = self.end.0 - start.0;
+        self.slots.push_back(Slot { start, len, bytes: None });
+        self.staged += len;
         let slot = self.first_slot + self.slots.len() as u64 - 1;
-        Reservation { slot, records, bytes, store_ms: self.store_ms }
+        Taken { slot, records, len }
     }
 
     /// Counts the slots that can be written now and gives the end of the last one.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
+use super::facts::Facts;
 use super::segments::{FOLDER, Segment, path};
 use super::{CommitLog, Slot};
 use crate::disk::{Directory, SegmentFile, write_all_at};
@@ -91,10 +92,11 @@ impl CommitLog {
             let room = usize::try_from(segment - at.0 % segment).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             let len = now.len() as u64;
-            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()), facts: None });
+            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()) });
             head.staged += len;
             at = at.after(len);
             head.end = at;
+            head.facts = Facts::from(at);
             let end = head.extend_published();
             self.marks.appended(end);
             bytes = later;
@@ -140,8 +142,9 @@ impl CommitLog {
             self.segments.forget(segment.start);
         }
         kept.into_iter().for_each(|segment| self.segments.insert(segment));
-        self.head().end = to;
-        self.facts().clear();
+        let mut head = self.head();
+        (head.end, head.facts) = (to, Facts::from(to));
+        drop(head);
         self.marks.cut(to);
         Ok(())
     }

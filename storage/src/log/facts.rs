@@ -1,8 +1,13 @@
-//! What the dispatcher needs to know of freshly written records, so that it need not read them.
+//! What the dispatcher needs to know of freshly appended records, so that it need not read them.
 //!
-//! The writer leaves the facts of every range it wrote, in the order of the log. A dispatcher that
-//! stands where the oldest range starts takes them; one that stands elsewhere (after recovery, on
-//! a follower, or after so many records that they were dropped) walks the log instead.
+//! ```text
+//!   dispatched          complete_from                                end of the head
+//!   ----+--------------------+------------------------------------------+
+//!       |  walked            |  a fact for every record with an entry   |
+//! ```
+//! The head leaves a fact for every record it numbers, in the order of the log. A dispatcher that
+//! stands at or behind `complete_from` takes them; one that stands before (after recovery, on a
+//! follower, or after so many records that the facts were dropped) walks the log up to there.
 
 use std::collections::VecDeque;
 
@@ -12,58 +17,43 @@ use crate::dispatch::DispatchFact;
 /// Facts kept at most; beyond that the dispatcher walks the log.
 const FACTS_MAX: usize = 1 << 16;
 
-/// The facts of one written range.
+/// The facts of what was numbered and not dispatched.
 #[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) start: PhysicalOffset,
-    pub(crate) end: PhysicalOffset,
-    pub(crate) facts: Vec<DispatchFact>,
-}
-
-/// The facts of what was written and not dispatched.
-#[derive(Debug, Default)]
 pub(crate) struct Facts {
-    ranges: VecDeque<Written>,
-    count: usize,
+    complete_from: PhysicalOffset,
+    facts: VecDeque<DispatchFact>,
 }
 
 impl Facts {
-    pub(crate) fn push(&mut self, written: Written) {
-        self.count += written.facts.len();
-        self.ranges.push_back(written);
-        if self.count > FACTS_MAX {
-            self.clear();
+    /// No facts; all those of records from `end` on will be pushed.
+    pub(crate) fn from(end: PhysicalOffset) -> Self {
+        Self { complete_from: end, facts: VecDeque::new() }
+    }
+
+    pub(crate) fn push(&mut self, fact: DispatchFact) {
+        if self.facts.len() == FACTS_MAX {
+            *self = Self::from(fact.entry.physical);
         }
+        self.facts.push_back(fact);
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Takes the ranges from `at` on that end at or before `upto`, until they hold `budget` facts.
-    pub(crate) fn take(&mut self, at: PhysicalOffset, upto: PhysicalOffset, budget: usize) -> Vec<Written> {
-        while self.ranges.front().is_some_and(|range| range.start < at) {
-            self.pop();
+    /// Moves the facts of the records in `at..upto`, at most `budget` of them, to `taken`. `Ok`:
+    /// everything before that position was in them. `Err`: there are none before that position.
+    pub(crate) fn take(
+        &mut self,
+        at: PhysicalOffset,
+        upto: PhysicalOffset,
+        budget: usize,
+        taken: &mut Vec<DispatchFact>,
+    ) -> Result<PhysicalOffset, PhysicalOffset> {
+        if at < self.complete_from {
+            return Err(self.complete_from);
         }
-        let (mut at, mut taken, mut held) = (at, Vec::new(), 0);
-        while held < budget && self.ranges.front().is_some_and(|it| it.start == at && it.end <= upto) {
-            if let Some(range) = self.pop() {
-                at = range.end;
-                held += range.facts.len();
-                taken.push(range);
-            }
-        }
-        taken
-    }
-
-    /// Where the oldest range starts: a walk need not go further.
-    pub(crate) fn start(&self) -> Option<PhysicalOffset> {
-        self.ranges.front().map(|range| range.start)
-    }
-
-    fn pop(&mut self) -> Option<Written> {
-        let range = self.ranges.pop_front()?;
-        self.count -= range.facts.len();
-        Some(range)
+        let is_before = |fact: &&DispatchFact| fact.entry.physical_end() <= upto;
+        let count = self.facts.iter().take(budget).take_while(is_before).count();
+        taken.extend(self.facts.drain(..count));
+        let next = self.facts.front().map_or(upto, |next| next.entry.physical.min(upto));
+        self.complete_from = next;
+        Ok(next)
     }
 }

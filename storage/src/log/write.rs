@@ -6,10 +6,10 @@
 
 use std::io::{self, IoSlice};
 
-use super::facts::Written;
 use super::{CommitLog, Slot};
-use crate::disk::SegmentFile;
+use crate::disk::{SegmentFile, write_all_at};
 use crate::error::Failure;
+use crate::planted::planted;
 
 /// Slots written with one call, at most; the system takes no more parts.
 const PARTS_MAX: usize = 1024;
@@ -32,46 +32,39 @@ impl CommitLog {
         self.writer.halt(|| self.write_once());
     }
 
-    /// One system call's worth. False when nothing is published or the log has failed.
+    /// One system call's worth. True when more is published already.
     pub(super) fn write_once(&self) -> bool {
         if self.failure().is_some() {
             return false;
         }
-        let slots = self.take_published();
+        let (slots, more) = self.take_published();
         let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return false };
         let (start, end) = (first.start, last.start.after(last.len));
         let Some(segment) = self.segments.find(start) else {
             unreachable!("a reserved range lies in a segment that exists: {start}");
         };
         let written = write_slots(&*segment.file, start.0 - segment.start.0, &slots);
-        let mut facts = self.facts();
-        for Slot { start, len, bytes, facts: of_slot } in slots {
-            match of_slot {
-                Some(of_slot) => facts.push(Written { start, end: start.after(len), facts: of_slot }),
-                // The dispatcher reads these records, once they are confirmed.
-                None => facts.clear(),
-            }
-            self.keep_buffer(bytes.unwrap_or_default());
-        }
-        drop(facts);
+        slots.into_iter().filter_map(|slot| slot.bytes).for_each(|bytes| self.keep_buffer(bytes));
         match written {
             Ok(()) => {
                 segment.file.settle(end.0 - segment.start.0);
                 self.marks.advance_written(end);
+                more
             }
             Err(error) => {
                 let file = super::segments::path(segment.start);
                 self.fail(Failure::write(file, start.0 - segment.start.0, error));
-                return false;
+                false
             }
         }
-        true
     }
 
-    /// Takes published slots of one segment off the head.
-    fn take_published(&self) -> Vec<Slot> {
+    /// Takes published slots of one segment off the head, and tells whether others are left.
+    fn take_published(&self) -> (Vec<Slot>, bool) {
         let mut head = self.head();
-        let Some(first) = head.slots.front().filter(|_| head.published > 0) else { return Vec::new() };
+        let Some(first) = head.slots.front().filter(|_| head.published > 0) else {
+            return (Vec::new(), false);
+        };
         let segment_end = (first.start.0 / self.options.segment_bytes + 1) * self.options.segment_bytes;
         let mut bytes = 0;
         let fits = |slot: &&Slot| {
@@ -83,7 +76,7 @@ impl CommitLog {
         head.published -= count;
         head.first_slot += count as u64;
         head.staged -= taken.iter().map(|slot| slot.bytes.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
-        taken
+        (taken, head.published > 0)
     }
 
     fn keep_buffer(&self, mut bytes: Vec<u8>) {
@@ -97,6 +90,11 @@ impl CommitLog {
 
 /// Writes neighbouring slots, going on after short writes.
 fn write_slots(file: &dyn SegmentFile, mut at: u64, slots: &[Slot]) -> io::Result<()> {
+    if let [Slot { bytes: Some(bytes), .. }] = slots
+        && !planted("Z42")
+    {
+        return write_all_at(file, at, bytes);
+    }
     let parts = slots.iter().filter_map(|slot| slot.bytes.as_deref());
     let mut parts: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
     let mut rest = parts.as_mut_slice();
@@ -107,7 +105,7 @@ fn write_slots(file: &dyn SegmentFile, mut at: u64, slots: &[Slot]) -> io::Resul
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if crate::planted::planted("Z42") {
+        if planted("Z42") {
             return Ok(());
         }
         IoSlice::advance_slices(&mut rest, written);
