@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::planted::planted;
@@ -91,13 +91,20 @@ pub(crate) type Generation = u64;
 #[derive(Debug)]
 pub(crate) struct Watermarks {
     state: Mutex<State>,
+    /// Nobody waits for these two, so they move without the lock: under that of the head, and under
+    /// that of the dispatcher.
+    appended: AtomicU64,
+    dispatched: AtomicU64,
     /// Copies for readers that need one number without the lock; written under it.
     written: AtomicU64,
     confirmed: AtomicU64,
+    /// Somebody waits for a flush; written under the lock.
+    flush_awaited: AtomicBool,
     confirm: Confirm,
 }
 
 struct State {
+    /// All but `appended` and `dispatched`.
     marks: Marks,
     generation: Generation,
     failed: bool,
@@ -117,8 +124,11 @@ impl Watermarks {
     pub(crate) fn new(marks: Marks, confirm: Confirm) -> Self {
         marks.check();
         Self {
+            appended: AtomicU64::new(marks.appended.0),
+            dispatched: AtomicU64::new(marks.dispatched.0),
             written: AtomicU64::new(marks.written.0),
             confirmed: AtomicU64::new(marks.confirmed.0),
+            flush_awaited: AtomicBool::new(false),
             state: Mutex::new(State {
                 marks,
                 generation: 0,
@@ -131,7 +141,15 @@ impl Watermarks {
     }
 
     pub(crate) fn snapshot(&self) -> Marks {
-        self.lock().marks
+        self.all(&self.lock())
+    }
+
+    /// All marks. Under the lock, `written` and `confirmed` stand still, and what moves without it
+    /// only moves away from them.
+    fn all(&self, state: &State) -> Marks {
+        let appended = PhysicalOffset(self.appended.load(Ordering::Acquire));
+        let dispatched = PhysicalOffset(self.dispatched.load(Ordering::Acquire));
+        Marks { appended, dispatched, ..state.marks }
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -146,10 +164,11 @@ impl Watermarks {
         PhysicalOffset(self.confirmed.load(Ordering::Acquire))
     }
 
+    /// Called under the lock of the head.
     pub(crate) fn appended(&self, end: PhysicalOffset) {
-        let mut state = self.lock();
-        assert!(end >= state.marks.appended, "the log shrank without a cut: {end} in {state:?}");
-        state.marks.appended = end;
+        let before = self.appended.load(Ordering::Relaxed);
+        assert!(end.0 >= before, "the log shrank without a cut: {end} after {before}");
+        self.appended.store(end.0, Ordering::Release);
     }
 
     /// Bytes below `end` are with the operating system.
@@ -193,10 +212,12 @@ impl Watermarks {
         self.settle(state);
     }
 
+    /// Called under the lock of the dispatcher.
     pub(crate) fn advance_dispatched(&self, end: PhysicalOffset) {
-        let mut state = self.lock();
-        state.marks.dispatched = state.marks.dispatched.max(end);
-        state.marks.check();
+        if end.0 > self.dispatched.load(Ordering::Relaxed) {
+            assert!(end <= self.confirmed(), "showed what failover may take back: {end} in {self:?}");
+            self.dispatched.store(end.0, Ordering::Release);
+        }
     }
 
     pub(crate) fn advance_min(&self, min: PhysicalOffset) {
@@ -218,6 +239,9 @@ impl Watermarks {
             Outcome::Unknown
         } else {
             state.line(mark).insert_in_order(position.end, waiter);
+            if mark == Durability::Flushed {
+                self.flush_awaited.store(true, Ordering::Release);
+            }
             return;
         };
         drop(state);
@@ -230,7 +254,7 @@ impl Watermarks {
         assert!(epoch > state.marks.epoch, "epochs only grow: {epoch} after {state:?}");
         state.marks.epoch = epoch;
         if !planted("any-epoch") {
-            Self::settle_all(state, Outcome::Unknown);
+            self.settle_all(state, Outcome::Unknown);
         }
     }
 
@@ -240,12 +264,12 @@ impl Watermarks {
         state.generation += 1;
         let marks = &mut state.marks;
         assert!(end >= marks.confirmed, "cut below what consumers may have seen: {end} in {marks:?}");
-        marks.appended = end;
+        self.appended.store(end.0, Ordering::Release);
         marks.written = marks.written.min(end);
         marks.flushed = marks.flushed.min(end);
         self.written.store(marks.written.0, Ordering::Release);
         if !planted("any-epoch") {
-            Self::settle_all(state, Outcome::Unknown);
+            self.settle_all(state, Outcome::Unknown);
         }
     }
 
@@ -253,7 +277,7 @@ impl Watermarks {
     pub(crate) fn retract(&self, end: PhysicalOffset) {
         let mut state = self.lock();
         state.marks.confirmed = state.marks.confirmed.min(end);
-        state.marks.dispatched = state.marks.dispatched.min(end);
+        self.dispatched.fetch_min(end.0, Ordering::AcqRel);
         self.confirmed.store(state.marks.confirmed.0, Ordering::Release);
     }
 
@@ -261,20 +285,19 @@ impl Watermarks {
     pub(crate) fn fail(&self) {
         let mut state = self.lock();
         state.failed = true;
-        Self::settle_all(state, Outcome::Failed);
+        self.settle_all(state, Outcome::Failed);
     }
 
     /// After the store was closed: whoever still waits, or comes to wait, waits in vain.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.ended = true;
-        Self::settle_all(state, Outcome::Unknown);
+        self.settle_all(state, Outcome::Unknown);
     }
 
     /// True when somebody waits for a flush that the store would not do by itself.
     pub(crate) fn flush_wanted(&self) -> bool {
-        let mut state = self.lock();
-        self.confirm == Confirm::Local(Durability::Flushed) || !state.line(Durability::Flushed).is_empty()
+        self.confirm == Confirm::Local(Durability::Flushed) || self.flush_awaited.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -284,7 +307,7 @@ impl Watermarks {
 
     /// Publishes the marks and wakes, without the lock, everybody whose mark was reached.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
-        state.marks.check();
+        self.all(&state).check();
         self.written.store(state.marks.written.0, Ordering::Release);
         self.confirmed.store(state.marks.confirmed.0, Ordering::Release);
         let mut ready = Vec::new();
@@ -295,12 +318,14 @@ impl Watermarks {
                 ready.extend(line.pop_front().map(|(_, waiter)| waiter));
             }
         }
+        self.flush_awaited.store(!state.line(Durability::Flushed).is_empty(), Ordering::Release);
         drop(state);
         ready.into_iter().for_each(|waiter| waiter(Outcome::Reached));
     }
 
-    fn settle_all(mut state: MutexGuard<'_, State>, outcome: Outcome) {
+    fn settle_all(&self, mut state: MutexGuard<'_, State>, outcome: Outcome) {
         let lines = std::mem::take(&mut state.lines);
+        self.flush_awaited.store(false, Ordering::Release);
         drop(state);
         lines.into_iter().flatten().for_each(|(_, waiter)| waiter(outcome));
     }

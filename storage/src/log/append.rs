@@ -334,8 +334,9 @@ impl CommitLog {
         let left = segment - head.end.0 % segment;
         let fits = needed + BLANK_LEN <= left;
         let start = if fits { head.end } else { head.end.after(left) };
-        if self.segments.find(start).is_none() {
-            return Err(PhysicalOffset(start.0 / segment * segment));
+        if start >= head.exists_to {
+            let found = self.segments.find(start);
+            head.exists_to = found.ok_or(PhysicalOffset(start.0 / segment * segment))?.end();
         }
         if fits {
             return Ok(left - BLANK_LEN);
