@@ -235,6 +235,8 @@ pub struct Dispatcher {
     observers: Vec<Arc<dyn Observer>>,
     dispatched: PhysicalOffset,
     arrivals: Vec<Arrival>,
+    /// Room for those who collect facts: empty, and kept so that dispatching takes no memory.
+    pub(crate) facts: Vec<DispatchFact>,
 }
 
 impl Dispatcher {
@@ -246,7 +248,7 @@ impl Dispatcher {
         observers: Vec<Arc<dyn Observer>>,
         dispatched: PhysicalOffset,
     ) -> Self {
-        Self { table, rules, observers, dispatched, arrivals: Vec::new() }
+        Self { table, rules, observers, dispatched, arrivals: Vec::new(), facts: Vec::new() }
     }
 
     /// All records before this position have their entries.

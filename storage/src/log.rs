@@ -80,8 +80,8 @@ pub(crate) struct Head {
     epoch: Epoch,
     /// End of everything reserved.
     end: PhysicalOffset,
-    /// End of the segment that `end` was last seen in: up to there it need not be looked for.
-    exists_to: PhysicalOffset,
+    /// The segment that was last reserved in: most often it need not be looked for.
+    segment: Option<segments::Segment>,
     /// Store time of the newest record; the next one is not older.
     store_ms: i64,
     /// Reserved ranges, oldest first, until the writer takes them.
@@ -128,7 +128,7 @@ impl CommitLog {
                 accepting: options.confirm != Confirm::External,
                 epoch: marks.epoch,
                 end: marks.appended,
-                exists_to: PhysicalOffset(0),
+                segment: None,
                 store_ms,
                 slots: VecDeque::new(),
                 first_slot: 0,

@@ -512,11 +512,14 @@ impl Inner {
         upto: PhysicalOffset,
         budget: usize,
     ) -> Result<PhysicalOffset, DispatchError> {
-        let mut facts = Vec::new();
-        match self.log.take_facts(dispatcher.dispatched(), upto, budget, &mut facts) {
+        let mut facts = std::mem::take(&mut dispatcher.facts);
+        let dispatched = match self.log.take_facts(dispatcher.dispatched(), upto, budget, &mut facts) {
             Ok(end) => dispatcher.step_facts(&facts, end),
             Err(start) => dispatcher.step(&*self.log, upto.min(start), budget),
-        }
+        };
+        facts.clear();
+        dispatcher.facts = facts;
+        dispatched
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, StateFile> {

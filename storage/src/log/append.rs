@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::segments::Segment;
 use super::{CommitLog, Head, Slot};
 use crate::blank::{self, BLANK_LEN_MIN};
 use crate::dispatch::{DispatchFact, DispatchRules, TagsCode, messages_in};
@@ -334,9 +335,9 @@ impl CommitLog {
         let left = segment - head.end.0 % segment;
         let fits = needed + BLANK_LEN <= left;
         let start = if fits { head.end } else { head.end.after(left) };
-        if start >= head.exists_to {
+        if head.segment_of(start).is_none() {
             let found = self.segments.find(start);
-            head.exists_to = found.ok_or(PhysicalOffset(start.0 / segment * segment))?.end();
+            head.segment = Some(found.ok_or(PhysicalOffset(start.0 / segment * segment))?);
         }
         if fits {
             return Ok(left - BLANK_LEN);
@@ -412,6 +413,11 @@ impl Head {
         self.staged += len;
         let slot = self.first_slot + self.slots.len() as u64 - 1;
         Taken { slot, records, len }
+    }
+
+    /// The newest segment, if it holds the byte at `at`.
+    pub(super) fn segment_of(&self, at: PhysicalOffset) -> Option<&Segment> {
+        self.segment.as_ref().filter(|segment| segment.start <= at && at < segment.end())
     }
 
     /// Counts the slots that can be written now and gives the end of the last one.

@@ -143,7 +143,7 @@ impl CommitLog {
         }
         kept.into_iter().for_each(|segment| self.segments.insert(segment));
         let mut head = self.head();
-        (head.end, head.exists_to, head.facts) = (to, PhysicalOffset(0), Facts::from(to));
+        (head.end, head.segment, head.facts) = (to, None, Facts::from(to));
         drop(head);
         self.marks.cut(to);
         Ok(())

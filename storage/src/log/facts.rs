@@ -49,10 +49,15 @@ impl Facts {
         if at < self.complete_from {
             return Err(self.complete_from);
         }
-        let is_before = |fact: &&DispatchFact| fact.entry.physical_end() <= upto;
-        let count = self.facts.iter().take(budget).take_while(is_before).count();
-        taken.extend(self.facts.drain(..count));
-        let next = self.facts.front().map_or(upto, |next| next.entry.physical.min(upto));
+        let mut next = upto;
+        while let Some(fact) = self.facts.pop_front() {
+            if taken.len() == budget || fact.entry.physical_end() > upto {
+                next = fact.entry.physical.min(upto);
+                self.facts.push_front(fact);
+                break;
+            }
+            taken.push(fact);
+        }
         self.complete_from = next;
         Ok(next)
     }

@@ -6,7 +6,9 @@
 
 use std::io::{self, IoSlice};
 
-use super::{CommitLog, Slot};
+use super::segments::Segment;
+use super::{CommitLog, Head, Slot};
+use crate::PhysicalOffset;
 use crate::disk::{SegmentFile, write_all_at};
 use crate::error::Failure;
 use crate::planted::planted;
@@ -37,14 +39,11 @@ impl CommitLog {
         if self.failure().is_some() {
             return false;
         }
-        let (slots, more) = self.take_published();
-        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return false };
-        let (start, end) = (first.start, last.start.after(last.len));
-        let Some(segment) = self.segments.find(start) else {
-            unreachable!("a reserved range lies in a segment that exists: {start}");
-        };
-        let written = write_slots(&*segment.file, start.0 - segment.start.0, &slots);
-        slots.into_iter().filter_map(|slot| slot.bytes).for_each(|bytes| self.keep_buffer(bytes));
+        let Some(Taken { segment, first, rest, more }) = self.take_published() else { return false };
+        let (start, end) = (first.start.0 - segment.start.0, rest.last().unwrap_or(&first).end());
+        let written = write_slots(&*segment.file, start, &first, &rest);
+        let slots = std::iter::once(first).chain(rest);
+        slots.filter_map(|slot| slot.bytes).for_each(|bytes| self.keep_buffer(bytes));
         match written {
             Ok(()) => {
                 segment.file.settle(end.0 - segment.start.0);
@@ -52,31 +51,26 @@ impl CommitLog {
                 more
             }
             Err(error) => {
-                let file = super::segments::path(segment.start);
-                self.fail(Failure::write(file, start.0 - segment.start.0, error));
+                self.fail(Failure::write(super::segments::path(segment.start), start, error));
                 false
             }
         }
     }
 
-    /// Takes published slots of one segment off the head, and tells whether others are left.
-    fn take_published(&self) -> (Vec<Slot>, bool) {
+    /// Takes published slots of one segment off the head.
+    fn take_published(&self) -> Option<Taken> {
         let mut head = self.head();
-        let Some(first) = head.slots.front().filter(|_| head.published > 0) else {
-            return (Vec::new(), false);
-        };
-        let segment_end = (first.start.0 / self.options.segment_bytes + 1) * self.options.segment_bytes;
-        let mut bytes = 0;
-        let fits = |slot: &&Slot| {
-            bytes += slot.bytes.as_ref().map_or(0, Vec::len) as u64;
-            slot.start.0 < segment_end && (bytes <= BYTES_MAX || bytes == slot.len)
-        };
-        let count = head.slots.iter().take(head.published.min(PARTS_MAX)).take_while(fits).count();
-        let taken: Vec<Slot> = head.slots.drain(..count).collect();
+        let count = head.slots_at_once(self.options.segment_bytes);
+        let first = if count > 0 { head.slots.pop_front() } else { None }?;
+        let rest: Vec<Slot> = head.slots.drain(..count - 1).collect();
         head.published -= count;
         head.first_slot += count as u64;
-        head.staged -= taken.iter().map(|slot| slot.bytes.as_ref().map_or(0, Vec::len) as u64).sum::<u64>();
-        (taken, head.published > 0)
+        head.staged -= first.staged() + rest.iter().map(Slot::staged).sum::<u64>();
+        let segment = head.segment_of(first.start).cloned().or_else(|| self.segments.find(first.start));
+        let Some(segment) = segment else {
+            unreachable!("a reserved range lies in a segment that exists: {}", first.start);
+        };
+        Some(Taken { segment, first, rest, more: head.published > 0 })
     }
 
     fn keep_buffer(&self, mut bytes: Vec<u8>) {
@@ -88,14 +82,48 @@ impl CommitLog {
     }
 }
 
+/// Published slots that go to `segment` with one system call.
+struct Taken {
+    segment: Segment,
+    first: Slot,
+    /// Most often none, which takes no memory.
+    rest: Vec<Slot>,
+    /// Others are published already.
+    more: bool,
+}
+
+impl Slot {
+    fn end(&self) -> PhysicalOffset {
+        self.start.after(self.len)
+    }
+
+    fn staged(&self) -> u64 {
+        self.bytes.as_ref().map_or(0, Vec::len) as u64
+    }
+}
+
+impl Head {
+    /// Published slots from the front that one call may write: of one segment, and not too many.
+    fn slots_at_once(&self, segment_bytes: u64) -> usize {
+        let Some(first) = self.slots.front() else { return 0 };
+        let segment_end = (first.start.0 / segment_bytes + 1) * segment_bytes;
+        let mut bytes = 0;
+        let fits = |slot: &&Slot| {
+            bytes += slot.staged();
+            slot.start.0 < segment_end && (bytes <= BYTES_MAX || bytes == slot.len)
+        };
+        self.slots.iter().take(self.published.min(PARTS_MAX)).take_while(fits).count()
+    }
+}
+
 /// Writes neighbouring slots, going on after short writes.
-fn write_slots(file: &dyn SegmentFile, mut at: u64, slots: &[Slot]) -> io::Result<()> {
-    if let [Slot { bytes: Some(bytes), .. }] = slots
+fn write_slots(file: &dyn SegmentFile, mut at: u64, first: &Slot, rest: &[Slot]) -> io::Result<()> {
+    if let ([], Some(bytes)) = (rest, &first.bytes)
         && !planted("Z42")
     {
         return write_all_at(file, at, bytes);
     }
-    let parts = slots.iter().filter_map(|slot| slot.bytes.as_deref());
+    let parts = std::iter::once(first).chain(rest).filter_map(|slot| slot.bytes.as_deref());
     let mut parts: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
     let mut rest = parts.as_mut_slice();
     while !rest.is_empty() {
