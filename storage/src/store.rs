@@ -433,12 +433,7 @@ impl Inner {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn append(
-        &self,
-        staged: Staged,
-        together: bool,
-        placed: impl FnMut(Placed),
-    ) -> Result<(), AppendError> {
+    fn append(&self, staged: Staged, together: bool, placed: impl FnMut(Placed)) -> Result<(), AppendError> {
         self.admit()?;
         // A close may come in between.
         self.log.append(staged, together, placed).map_err(|error| self.admit().err().unwrap_or(error))
