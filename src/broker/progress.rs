@@ -131,13 +131,11 @@ impl Shared {
         }
     }
 
-    /// Code 314. As for every other commit, the group has to be known. Without a topic, all that the
-    /// source has offsets for.
+    /// Code 314. The target comes to be as if a member had named it. Without a topic, all that the source has
+    /// offsets for.
     pub fn clone_offsets(&self, request: &Command) -> Handled {
         let head: CloneOffsetRequest = header::read(request)?;
-        if read(&self.groups).get(&head.target_group).is_none() {
-            return Err(Refusal::no_group(&head.target_group));
-        }
+        self.group(&head.target_group)?;
         let topics: BTreeSet<String> = match head.topic.filter(|topic| !topic.is_empty()) {
             Some(topic) => [topic].into(),
             None => lock(&self.offsets).topics_of(&head.source_group).map(str::to_owned).collect(),

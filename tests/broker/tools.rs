@@ -227,20 +227,29 @@ fn tools_see_the_entries_of_a_queue() {
 }
 
 #[test]
-fn offsets_are_copied_to_a_group_that_is_known() {
-    let mut world = World::new(17);
-    let client = world.client();
-    client.ask(send("orders", 1, "x"));
-    client.ask(pull("orders", 1, 0, "*", 0));
-    client.ask(commit("C", 1, 1));
-    let copy =
-        || Command::request(request::CLONE_GROUP_OFFSET).with_ext("srcGroup", "C").with_ext("destGroup", "D");
-    assert_eq!(client.ask(copy()).code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
-    let group = br#"{"groupName":"D"}"#;
-    let create = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP).with_body(&group[..]);
-    assert_eq!(client.ask(create).code, 0);
-    assert_eq!(client.ask(copy().with_ext("topic", "orders")).code, 0);
-    assert_eq!(number(&client.ask(position("D", 1)), "offset"), 1);
+fn offsets_are_copied_to_a_group_which_comes_to_be_where_groups_may() {
+    for auto_create_groups in [true, false] {
+        let mut world = World::new(17);
+        let client = world.client();
+        client.ask(send("orders", 1, "x"));
+        client.ask(pull("orders", 1, 0, "*", 0));
+        client.ask(commit("C", 1, 1));
+        world.options.auto_create_groups = auto_create_groups;
+        world.restart();
+        let client = world.client();
+        let copy = || {
+            Command::request(request::CLONE_GROUP_OFFSET).with_ext("srcGroup", "C").with_ext("destGroup", "D")
+        };
+        if !auto_create_groups {
+            assert_eq!(client.ask(copy()).code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+            let group = br#"{"groupName":"D"}"#;
+            let create =
+                Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP).with_body(&group[..]);
+            assert_eq!(client.ask(create).code, 0);
+        }
+        assert_eq!(client.ask(copy().with_ext("topic", "orders")).code, 0);
+        assert_eq!(number(&client.ask(position("D", 1)), "offset"), 1);
+    }
 }
 
 /// proves: B46

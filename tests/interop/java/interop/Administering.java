@@ -4,7 +4,9 @@ import static interop.Harness.check;
 import static interop.Harness.until;
 
 import java.util.Arrays;
+import java.util.Set;
 import java.util.regex.Pattern;
+import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -30,6 +32,10 @@ final class Administering {
         harness.scenario("admin: printMsg", this::print);
         harness.scenario("admin: consumerProgress", this::progress);
         harness.scenario("admin: consumerConnection", this::connections);
+        harness.scenario("admin: brokerConsumeStats", () -> says("(?s)" + topic() + " +" + harness.name("progress") + " +broker-a +[0-2] +40 +40 +0 ",
+                "brokerConsumeStats", "-b", harness.brokerAddress()));
+        harness.scenario("admin: queryCq", () -> says("(?s)max: 40, min: 0.*idx: 39", "queryCq", "-t", topic(), "-q", "1", "-i", "38", "-c", "10", "-b", harness.brokerAddress()));
+        harness.scenario("admin: what a group reads and has read", this::group);
         harness.scenario("admin: updateTopic widens a topic", this::widen);
         harness.scenario("admin: deleteTopic", this::delete);
     }
@@ -104,8 +110,45 @@ final class Administering {
         var consumer = harness.consumer("connected", "a", corpus.topic, "tag1");
         new Tally(harness, corpus, 120).listen(consumer);
         consumer.start();
+        if (!harness.release.startsWith("4.")) {
+            String subscription = asked("querySubscription", harness.name("connected"), topic()).toString();
+            check(subscription.contains("subString=tag1,"), "subscription %s", subscription);
+        }
         return says("(?s)" + harness.name("connected") + "-a.*" + corpus.topic + " +tag1.*CONSUME_FROM_FIRST_OFFSET",
                 "consumerConnection", "-g", harness.name("connected"));
+    }
+
+    private String group() throws Exception {
+        String reader = harness.name("progress");
+        String clone = harness.group("cloned");
+        if (!harness.release.startsWith("4.")) {
+            Object topics = asked("queryTopicsByConsumer", reader);
+            var names = (Set<?>) topics.getClass().getMethod("getTopicList").invoke(topics);
+            check(names.contains(topic()), "%s reads %s", reader, names);
+        }
+        var spans = harness.admin.queryConsumeTimeSpan(topic(), reader);
+        check(spans.size() == 3, "%d time spans", spans.size());
+        for (var span : spans) {
+            check(span.getMinTimeStamp() <= span.getConsumeTimeStamp() && span.getConsumeTimeStamp() <= span.getMaxTimeStamp(),
+                    "read up to %d of %d to %d", span.getConsumeTimeStamp(), span.getMinTimeStamp(), span.getMaxTimeStamp());
+        }
+        harness.admin.cloneGroupOffset(reader, clone, topic(), true);
+        var consumer = new DefaultMQPullConsumer(clone);
+        consumer.setNamesrvAddr(harness.nameServer);
+        consumer.setInstanceName(clone);
+        harness.closeLater(consumer::shutdown);
+        consumer.start();
+        for (var queue : consumer.fetchSubscribeMessageQueues(topic())) {
+            check(consumer.fetchConsumeOffset(queue, true) == 40, "the clone is not at 40 in %s", queue);
+        }
+        return "topics, subscription, 3 time spans, 3 offsets cloned";
+    }
+
+    /** What the old release does not offer, so that it cannot be compiled there. */
+    private Object asked(String method, String... words) throws Exception {
+        var types = new Class<?>[words.length];
+        Arrays.fill(types, String.class);
+        return harness.admin.getClass().getMethod(method, types).invoke(harness.admin, (Object[]) words);
     }
 
     private String widen() throws Exception {
