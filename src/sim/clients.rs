@@ -60,7 +60,7 @@ impl Running {
         PullConsumer::new(&self.client(number), group(name), options).expect("the expression is acceptable")
     }
 
-    /// A push consumer of a group on host `c<number>`, for all messages of a topic.
+    /// A push consumer of a group on host `c<number>`; subscriptions are topics with expressions.
     ///
     /// # Panics
     /// A name is not acceptable.
@@ -70,11 +70,19 @@ impl Running {
         number: u8,
         name: &str,
         options: PushConsumerOptions,
-        topic: &str,
+        subscriptions: &[(&str, &str)],
         listener: Arc<dyn Listener>,
     ) -> PushConsumer {
-        self.wait(PushConsumer::start(&self.client(number), group(name), options, [(topic, "*")], listener))
-            .expect("the topic's name is acceptable")
+        let (client, subscriptions) = (self.client(number), subscriptions.iter().copied());
+        let starting = PushConsumer::start(&client, group(name), options, subscriptions, listener);
+        self.wait(starting).expect("names and expressions are acceptable")
+    }
+
+    /// The codes of all requests a node sent since the network's log was cleared, in order.
+    #[must_use]
+    pub fn requests_of(&self, node: Node) -> Vec<i32> {
+        let log = self.network.log().into_iter().filter(|entry| entry.host.ip() == node.ip());
+        log.filter_map(|entry| entry.event.sent_request()).collect()
     }
 
     /// A bare connection from host `c<number>`, for requests of one's own making.

@@ -55,7 +55,7 @@
 //!     let (mut cluster, ledger) = (cluster.start(), Ledger::of("orders"));
 //!     cluster.create_topic("orders", 4);
 //!     let options = PushConsumerOptions { start: StartFrom::Earliest, ..PushConsumerOptions::default() };
-//!     let consumer = cluster.push_consumer(2, "readers", options, "orders", ledger.listener("reader"));
+//!     let consumer = cluster.push_consumer(2, "readers", options, &[("orders", "*")], ledger.listener("reader"));
 //!     let (client, pause) = (cluster.host(Node::Client(1)), Duration::from_millis(50));
 //!     cluster.spawn(Node::Client(1), ledger.clone().keep_sending(cluster.producer(1), client, pause));
 //!     cluster.run(&plan).unwrap_or_else(|violation| panic!("{violation}"));

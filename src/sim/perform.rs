@@ -85,9 +85,10 @@ impl Running {
         self.recover_all()
     }
 
-    /// Runs until `at`, and starts nodes that a disk took with it on the way.
+    /// Runs until `at`.
     fn pass(&mut self, at: Monotonic) {
         self.run_for(at.since(self.now()));
+        self.attend();
     }
 
     fn begin_fault(&mut self, fault: &Fault) {

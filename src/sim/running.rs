@@ -116,9 +116,8 @@ impl Running {
     }
 
     /// Lets everything happen that happens within `time`.
-    pub fn run_for(&mut self, time: Duration) {
+    pub fn run_for(&self, time: Duration) {
         self.network.run_for(time);
-        self.attend();
     }
 
     /// Runs until `future` is ready.
@@ -240,11 +239,23 @@ impl Running {
         }
     }
 
+    /// Gives a node that is down another disk: an empty one, or a copy of another node's.
+    ///
+    /// # Panics
+    /// The node is up.
+    pub fn replace_disk(&mut self, node: Node, disk: SimulatedDisk) {
+        assert!(!self.lives.contains_key(&node), "{node} uses its disk; end it first");
+        self.note(format!("{node} gets another disk"));
+        self.shadows.remove(&node);
+        self.disks.put(node, disk);
+    }
+
     /// Ends a node properly.
     ///
     /// # Errors
     /// What the role said, or that the node does not serve.
     pub fn stop(&mut self, node: Node) -> Result<(), String> {
+        self.attend();
         let role = self.cluster.role(node).ok_or("there is nothing to stop on a client")?;
         let life = self.lives.remove(&node).ok_or("it is down")?;
         let process = Arc::into_inner(life.started).and_then(OnceLock::into_inner);
@@ -287,10 +298,16 @@ impl Running {
         let end = self.now() + limit;
         while !done(self) && self.now() < end {
             self.run_for(LOOK);
+            self.attend();
         }
     }
 
     pub(super) fn end(&mut self, node: Node, how: Death) {
+        self.attend();
+        self.end_now(node, how);
+    }
+
+    fn end_now(&mut self, node: Node, how: Death) {
         self.note(format!("{how:?} {node}"));
         if let Some(life) = self.lives.remove(&node) {
             self.bury(node, &life.machine, how);
@@ -326,7 +343,7 @@ impl Running {
         let dead = self.lives.iter().filter(|(_, life)| life.machine.disk.is_gone());
         let dead: Vec<Node> = dead.map(|(node, _)| *node).collect();
         for node in dead {
-            self.end(node, Death::PowerCut);
+            self.end_now(node, Death::PowerCut);
         }
         for (node, life) in &mut self.lives {
             if life.examined || life.process().is_none() {

@@ -77,8 +77,13 @@ fn story(seed: u64) -> String {
     let cluster = Cluster::seeded(seed).brokers(2).name_servers(2);
     let plan = Plan::seeded(seed + 1000, &cluster);
     let (mut cluster, ledger) = (cluster.start(), Ledger::of("orders"));
-    let consumer =
-        cluster.push_consumer(2, "readers", Default::default(), "orders", ledger.listener("reader"));
+    let consumer = cluster.push_consumer(
+        2,
+        "readers",
+        Default::default(),
+        &[("orders", "*")],
+        ledger.listener("reader"),
+    );
     let (client, pause) = (cluster.host(Node::Client(1)), Duration::from_millis(50));
     cluster.spawn(Node::Client(1), ledger.clone().keep_sending(cluster.producer(1), client, pause));
     cluster.run(&plan).unwrap_or_else(|violation| panic!("{violation}"));

@@ -16,7 +16,8 @@ fn survive(seed: u64, durability: Durability) {
     let (mut cluster, ledger) = (cluster.start(), Ledger::of("orders"));
     cluster.create_topic("orders", 4);
     let options = PushConsumerOptions { start: StartFrom::Earliest, ..PushConsumerOptions::default() };
-    let consumer = cluster.push_consumer(3, "readers", options, "orders", ledger.listener("reader"));
+    let consumer =
+        cluster.push_consumer(3, "readers", options, &[("orders", "*")], ledger.listener("reader"));
     for number in [1, 2] {
         let (node, pause) = (Node::Client(number), Duration::from_millis(40));
         let sending = ledger.clone().keep_sending(cluster.producer(number), cluster.host(node), pause);

@@ -1,7 +1,6 @@
 //! A broker that does what a test says.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,9 +13,10 @@ use staticfire::protocol::headers::{
     PullRequest, PullResponse, RegisterBrokerRequest, SendRequest, SendResponse, UpdateOffsetRequest,
 };
 use staticfire::protocol::json;
+use staticfire::sim::{Cluster, Failure, Machine, Node, Running};
 use staticfire::storage::record::{encode, seal};
 use staticfire::storage::{Message, PhysicalOffset, QueueId, QueueOffset, TopicName};
-use staticfire::transport::memory::{Host, Network};
+use staticfire::transport::memory::Host;
 use staticfire::transport::{Command, Connection, Listener, Runtime, Service, Transport};
 
 /// What becomes of a send.
@@ -45,8 +45,6 @@ struct Script {
     sent: Vec<(String, String, i32)>,
     committed: Option<i64>,
     members: Vec<String>,
-    listeners: Vec<Listener>,
-    connections: Vec<Connection>,
 }
 
 impl Scripted {
@@ -90,17 +88,25 @@ impl Scripted {
         self.script().committed
     }
 
+    /// A cluster with one name server, and this as the master and a slave of group `broker-0`.
+    pub fn cluster(&self, seed: u64) -> Running {
+        let scripted = self.clone();
+        let role = move |machine: Machine| scripted.clone().start(machine);
+        Cluster::seeded(seed).members(2).own_brokers(role).start()
+    }
+
     /// Listens and registers topic `orders` with one queue.
-    pub fn start(&self, network: &Network, host: &Host, id: i64, name_server: SocketAddr) {
-        let service = Arc::new(Member { scripted: self.clone(), id, host: host.clone() });
-        let at = SocketAddr::new(host.ip(), 10911);
-        let listener = host.listen(at, Arc::clone(&service) as Arc<dyn Service>).expect("the port is free");
+    async fn start(self, machine: Machine) -> Result<(Listener, Connection), Failure> {
+        let Node::Broker { id, .. } = machine.node() else { return Err("a broker's node".into()) };
+        let at = machine.address();
+        let service = Arc::new(Member { scripted: self, id: i64::from(id), host: machine.host().clone() });
+        let listener = machine.host().listen(at, Arc::clone(&service) as Arc<dyn Service>)?;
         let header = RegisterBrokerRequest {
             broker_name: "broker-0".into(),
             broker_address: at.to_string(),
             cluster_name: "DefaultCluster".into(),
             ha_address: at.to_string(),
-            broker_id: id,
+            broker_id: i64::from(id),
             heartbeat_timeout_ms: None,
             acting_master: None,
             compressed: false,
@@ -111,15 +117,10 @@ impl Scripted {
         let table = TopicTable { topic_config_table: topics.into(), ..TopicTable::default() };
         let body =
             RegisterBrokerBody { topic_config_serialize_wrapper: table, ..RegisterBrokerBody::default() };
-        let limit = Duration::from_secs(1);
-        let connection = network.block_on(host.connect(name_server, service), limit);
-        let connection = connection.expect("in time").expect("a name server");
+        let connection = machine.host().connect(machine.name_servers()[0], service).await?;
         let request = header.on(Command::request(code::REGISTER_BROKER)).with_body(json::to_bytes(&body));
-        let answer = network.block_on(connection.call(request, limit), limit);
-        assert_eq!(answer.expect("in time").expect("an answer").code, response::SUCCESS);
-        let mut script = self.script();
-        script.listeners.push(listener);
-        script.connections.push(connection);
+        let answer = connection.call(request, Duration::from_secs(1)).await?;
+        if answer.code == response::SUCCESS { Ok((listener, connection)) } else { Err("refused".into()) }
     }
 }
 
