@@ -2,6 +2,7 @@
 //! against the seams of [`storage`] and [`transport`] alone, so that the same code runs on disks and
 //! sockets and on simulated ones.
 
+pub use staticfire_replication as replication;
 pub use staticfire_storage as storage;
 pub use staticfire_transport as transport;
 

@@ -321,6 +321,13 @@ impl Member {
         }
     }
 
+    /// Slaves that count for the mode now; 0 on a node that does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> usize {
+        let now_ms = self.inner.now();
+        self.inner.state().replica.in_sync(now_ms).len()
+    }
+
     /// Hands the leadership to `to`, or to the node that has most; without effect on a follower.
     pub fn transfer(&self, to: Option<NodeId>) {
         self.inner.push(Event::Input(Input::Transfer { to }));

@@ -327,7 +327,7 @@ impl Shared {
             "brokerClusterName={}\nbrokerName={}\nbrokerId={}\nautoCreateTopicEnable={}\nautoCreateSubscriptionGroup={}\nmessageDelayLevel=1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h\nmaxMessageSize={}\nenablePropertyFilter=false\n",
             options.cluster,
             options.name,
-            options.id,
+            self.standing().0,
             options.topics.auto_created > 0,
             options.auto_create_groups,
             staticfire_storage::message::BODY_LEN_MAX,

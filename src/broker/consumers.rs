@@ -91,6 +91,8 @@ impl Shared {
         let known = read(&self.topics).get(name.as_str()).map(|topic| topic.changed);
         let changed = match known {
             Some(changed) => changed,
+            // The leader creates it.
+            None if !self.writes() => return Ok((group, Need::default())),
             None => {
                 write(&self.topics)
                     .ensure(&name, config.retry_queue_nums.clamp(1, 64), self.wall_ms())?

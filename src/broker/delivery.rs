@@ -3,7 +3,8 @@
 //! One task looks at the heads of all delay queues, appends copies of what is due, waits until the
 //! copies are as safe as any acknowledged message, and only then moves the progress on: a crash in
 //! between delivers again, never loses. It sleeps until the next head is due, but never longer
-//! than the shortest delay, so that it cannot miss what is stored meanwhile.
+//! than the shortest delay, so that it cannot miss what is stored meanwhile. In a group, the leader
+//! delivers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Sleep after the store refused.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// A slave looks again after this time, or when its role changes.
+const WITHOUT_ROLE: Duration = Duration::from_secs(60);
+
 /// What one look at the queues found.
 #[derive(Default)]
 struct Round {
@@ -39,8 +43,17 @@ struct Round {
 
 /// Delivers until the broker stops.
 pub async fn deliver_delayed(shared: Arc<Shared>) {
-    clamp_progress(&shared);
+    let mut delivers = false;
     while !shared.is_stopping() {
+        if !shared.writes() {
+            delivers = false;
+            let long = shared.now() + WITHOUT_ROLE;
+            wait(&shared, long, |shared| shared.is_stopping() || shared.writes()).await;
+            continue;
+        }
+        if !std::mem::replace(&mut delivers, true) {
+            clamp_progress(&shared);
+        }
         let round = shared.due_messages();
         let sleep = match shared.deliver(&round).await {
             Ok(()) if round.messages.len() >= BATCH_MAX => Duration::ZERO,

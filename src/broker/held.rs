@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use staticfire_storage::Outcome;
+use staticfire_storage::{Outcome, PhysicalOffset};
 use staticfire_transport::{Command, Connection, Monotonic};
 
 use super::shared::lock;
@@ -26,13 +26,18 @@ pub enum AnswerKind {
 #[derive(Debug)]
 pub struct TurnAnswers {
     connection: Connection,
+    end: PhysicalOffset,
     answers: Mutex<Vec<(AnswerKind, Command)>>,
 }
 
 impl TurnAnswers {
-    /// Answers for `connection`, all of success.
-    pub fn new(connection: &Connection, answers: Vec<(AnswerKind, Command)>) -> Arc<Self> {
-        Arc::new(Self { connection: connection.clone(), answers: Mutex::new(answers) })
+    /// Answers for `connection`, all of success, about messages that end at `end`.
+    pub fn new(
+        connection: &Connection,
+        end: PhysicalOffset,
+        answers: Vec<(AnswerKind, Command)>,
+    ) -> Arc<Self> {
+        Arc::new(Self { connection: connection.clone(), end, answers: Mutex::new(answers) })
     }
 
     /// Sends the answers, as the outcome makes them.
@@ -52,13 +57,16 @@ impl TurnAnswers {
         });
     }
 
-    /// Sends the answers because their time is up: stored, and no more is known.
-    pub fn time_out(&self) {
+    /// Where the last of the messages ends.
+    pub fn end(&self) -> PhysicalOffset {
+        self.end
+    }
+
+    /// Sends the answers because their time is up: stored, and no more is known than this code says.
+    pub fn time_out(&self, (code, remark): (i32, &str)) {
         self.send(|answer, kind| match kind {
-            AnswerKind::Send => {
-                failed(answer, response::FLUSH_DISK_TIMEOUT, "stored, but the flush did not end in time")
-            }
-            AnswerKind::Other => failed(answer, response::SYSTEM_ERROR, "FLUSH_DISK_TIMEOUT"),
+            AnswerKind::Send => failed(answer, code, remark),
+            AnswerKind::Other => failed(answer, response::SYSTEM_ERROR, remark),
         });
     }
 

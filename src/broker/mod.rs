@@ -22,6 +22,7 @@ pub mod groups;
 mod held;
 pub mod locks;
 pub mod membership;
+mod node;
 pub mod offsets;
 mod options;
 pub mod polls;
@@ -40,5 +41,6 @@ mod start;
 pub mod topics;
 mod turn;
 
+pub use node::{GroupOptions, GroupOptionsError};
 pub use options::BrokerOptions;
 pub use start::{Broker, StartError, StopError};

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::node::GroupOptions;
 use super::polls::PollLimits;
 use super::topics::TopicLimits;
 
@@ -35,6 +36,9 @@ pub struct BrokerOptions {
     pub auto_create_groups: bool,
     /// How many pulls may be held.
     pub polls: PollLimits,
+    /// Its part in a group of brokers of that name, which copy and may elect; `id` counts for nothing
+    /// then. `None`: it is alone.
+    pub replication: Option<GroupOptions>,
 }
 
 impl Default for BrokerOptions {
@@ -53,6 +57,7 @@ impl Default for BrokerOptions {
             topics: TopicLimits::default(),
             auto_create_groups: true,
             polls: PollLimits::default(),
+            replication: None,
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::protocol::names::GroupName;
 
 /// The longest time a pull is held, whatever the client asks.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+/// The longest time a pull is held by who does not lead: soon there may be a leader to ask.
+const SLAVE_HOLD_MAX: Duration = Duration::from_secs(1);
 /// Queue entries looked at for one pull: as RocketMQ's 16,000 bytes of queue.
 const SCAN_MAX: u64 = 800;
 /// Messages and bytes of one answer, from the recent part of the log and from the rest of it
@@ -66,7 +68,7 @@ impl Shared {
         let (group, config) = self.group(&head.consumer_group)?;
         let (topic, queue) = self.readable(&config, &head)?;
         let filter = self.filter(&group, &config, &head)?;
-        if head.sys_flag & pull_flag::COMMIT != 0 {
+        if head.sys_flag & pull_flag::COMMIT != 0 && self.writes() {
             let max = self.store.queue(topic.as_str(), queue).map_or(QueueOffset(0), |queue| queue.max());
             let row = (group.as_str(), topic.as_str(), queue);
             lock(&self.offsets).commit(row, head.commit_offset, max, CommitSource::Pull);
@@ -81,7 +83,12 @@ impl Shared {
             bytes_max: head.bytes_max.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX),
             filter,
         };
-        let reset = lock(&self.offsets).take_reset(group.as_str(), pull.topic.as_str(), queue);
+        let serves = self.serves();
+        let reset = if serves {
+            lock(&self.offsets).take_reset(group.as_str(), pull.topic.as_str(), queue)
+        } else {
+            None
+        };
         if let Some(next) = reset {
             let (min, max) = self.bounds(&pull.topic, queue);
             let (code, status) = (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
@@ -90,9 +97,20 @@ impl Shared {
         }
         let found = self.look(&pull)?;
         let hold = Duration::from_millis(u64::try_from(head.suspend_ms).unwrap_or(0)).min(HOLD_MAX);
-        let may_hold = head.sys_flag & pull_flag::SUSPEND != 0 && hold > Duration::ZERO;
-        if found.code == response::PULL_NOT_FOUND && may_hold && !self.is_stopping() {
-            return self.hold(pull, hold);
+        let may_hold =
+            head.sys_flag & pull_flag::SUSPEND != 0 && hold > Duration::ZERO && !self.is_stopping();
+        match found.code {
+            response::PULL_OFFSET_MOVED if serves && self.node.is_some() => {
+                self.look_as_leader(pull);
+                return Ok(Reply::Later);
+            }
+            response::PULL_OFFSET_MOVED if !serves && may_hold => {
+                return self.hold(pull, hold.min(SLAVE_HOLD_MAX));
+            }
+            response::PULL_NOT_FOUND if may_hold => {
+                return self.hold(pull, if serves { hold } else { hold.min(SLAVE_HOLD_MAX) });
+            }
+            _ => {}
         }
         Ok(Reply::Now(self.pull_answer(pull, found)))
     }
@@ -176,6 +194,25 @@ impl Shared {
             ));
         }
         Ok((subscription.data.expression_type.clone(), Arc::clone(&subscription.filter)))
+    }
+
+    /// Sends a consumer away from its offset only when it is certain that this node leads: another one
+    /// may have confirmed, and handed out, more.
+    fn look_as_leader(self: &Arc<Self>, pull: Pull) {
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            let leads = shared.leads_now().await;
+            let connection = pull.connection.clone();
+            let answer = match shared.look(&pull) {
+                Ok(found) if leads => shared.pull_answer(pull, found),
+                Ok(found) => {
+                    let found = found.at_slave(pull.offset);
+                    shared.pull_answer(pull, found)
+                }
+                Err(refusal) => Command { code: refusal.code, remark: Some(refusal.remark), ..pull.answer },
+            };
+            let _ = connection.send(answer);
+        });
     }
 
     /// Parks the pull and looks once more: a message that came in between would wake nobody.
@@ -321,6 +358,7 @@ impl Shared {
 
     /// The answer; its body is the slices of the log, not a copy.
     fn pull_answer(&self, pull: Pull, found: Found) -> Command {
+        let found = if self.serves() { found } else { found.at_slave(pull.offset) };
         self.counters.got.fetch_add(found.records.len() as u64, Ordering::Relaxed);
         let mut answer = pull.answer;
         answer.ext = ExtFields::with_capacity(4, 128);
@@ -332,6 +370,18 @@ impl Shared {
         answer.ext.push("maxOffset", found.max);
         answer.body = found.records.into();
         answer
+    }
+}
+
+impl Found {
+    /// What a node says that does not lead: that it has nothing at this offset says nothing about the
+    /// offset (DESIGN §7 rule 11).
+    fn at_slave(self, offset: i64) -> Self {
+        if !matches!(self.code, response::PULL_NOT_FOUND | response::PULL_OFFSET_MOVED) {
+            return self;
+        }
+        let next = u64::try_from(offset).unwrap_or(0);
+        Self { code: response::PULL_RETRY_IMMEDIATELY, status: "RETRY_AT_MASTER", next, ..self }
     }
 }
 

@@ -78,7 +78,8 @@ async fn serve(shared: &Arc<Shared>, server: usize, to: SocketAddr, first: &Sign
     let Ok(connection) = connecting.await else { return };
     let mut known = None;
     loop {
-        let next = match register(shared, &connection, known).await {
+        let standing = shared.standing();
+        let next = match register(shared, &connection, standing, known).await {
             Ok(revision) => revision,
             // It lost what it knew of us: tell it everything.
             Err(Failed::Refused) if known.is_some() => {
@@ -91,12 +92,14 @@ async fn serve(shared: &Arc<Shared>, server: usize, to: SocketAddr, first: &Sign
         first.raise();
         let due = shared.now() + shared.options.registration_period;
         let is_over = |shared: &Shared| shared.is_stopping() || end.closed.load(Ordering::Acquire);
-        let changed = |shared: &Shared| is_over(shared) || read(&shared.topics).revision() > next;
+        let promoted = |shared: &Shared| shared.standing() != standing;
+        let changed =
+            |shared: &Shared| is_over(shared) || promoted(shared) || read(&shared.topics).revision() > next;
         let heartbeat = !wait(shared, due, changed).await;
         if is_over(shared) {
             break;
         }
-        known = (!heartbeat).then_some(next);
+        known = (!heartbeat && !promoted(shared)).then_some(next);
     }
     if shared.is_stopping() && connection.is_open() {
         unregister(shared, &connection).await;
@@ -108,6 +111,7 @@ async fn serve(shared: &Arc<Shared>, server: usize, to: SocketAddr, first: &Sign
 async fn register(
     shared: &Shared,
     connection: &Connection,
+    standing: (i64, i64),
     known: Option<Revision>,
 ) -> Result<Revision, Failed> {
     let (revision, topics) = {
@@ -119,7 +123,7 @@ async fn register(
     if known.is_some() && topics.topic_config_table.is_empty() {
         return Ok(revision);
     }
-    let answer = connection.call(registration(shared, topics), ANSWER_WAIT).await;
+    let answer = connection.call(registration(shared, standing, topics), ANSWER_WAIT).await;
     match answer {
         Ok(answer) if answer.code == response::SUCCESS => Ok(revision),
         Ok(_) => Err(Failed::Refused),
@@ -127,17 +131,21 @@ async fn register(
     }
 }
 
-fn registration(shared: &Shared, topics: TopicTable) -> Command {
+/// A broker of a group registers again as soon as it leads or no longer does. The name server lets nobody
+/// take the leader's place who is of an older leadership period.
+fn registration(shared: &Shared, (broker_id, period): (i64, i64), mut topics: TopicTable) -> Command {
+    topics.data_version.state_version = topics.data_version.state_version.max(period);
     let options = &shared.options;
     let address = shared.address.to_string();
     // Replication has its own order; the field must be there.
-    let ha_address = SocketAddr::new(shared.address.ip(), shared.address.port().wrapping_add(1)).to_string();
+    let beside = SocketAddr::new(shared.address.ip(), shared.address.port().wrapping_add(1));
+    let ha_address = options.replication.as_ref().map_or(beside, |group| group.listen).to_string();
     let head = RegisterBrokerRequest {
         broker_name: options.name.clone(),
         broker_address: address,
         cluster_name: options.cluster.clone(),
         ha_address,
-        broker_id: options.id,
+        broker_id,
         heartbeat_timeout_ms: None,
         acting_master: Some(false),
         compressed: false,
@@ -153,7 +161,7 @@ async fn unregister(shared: &Shared, connection: &Connection) {
         broker_name: shared.options.name.clone(),
         broker_address: shared.address.to_string(),
         cluster_name: shared.options.cluster.clone(),
-        broker_id: shared.options.id,
+        broker_id: shared.standing().0,
     };
     // Without an answer the closing connection says the same.
     let _ = connection.call(head.on(Command::request(request::UNREGISTER_BROKER)), ANSWER_WAIT).await;

@@ -18,6 +18,7 @@ use super::groups::Groups;
 use super::held::HeldAnswers;
 use super::locks::QueueLocks;
 use super::membership::Membership;
+use super::node::Node;
 use super::offsets::ConsumerOffsets;
 use super::options::BrokerOptions;
 use super::polls::Polls;
@@ -54,7 +55,9 @@ pub struct Shared {
     /// Answers that wait for a flush.
     pub held: Mutex<HeldAnswers>,
     pub settling: Settling,
-    /// Topics or groups changed, or the broker stops.
+    /// Its part in a broker group.
+    pub node: Option<Node>,
+    /// Topics, groups or the role changed, or the broker stops.
     pub changes: Signal,
     pub stopping: AtomicBool,
     pub counters: Counters,
@@ -103,6 +106,11 @@ impl Shared {
             return Ok((name, config));
         }
         let name = GroupName::new(name)?;
+        if !self.writes() && self.options.auto_create_groups {
+            // The leader creates it; until then it is what it will be.
+            let config = Arc::new(SubscriptionGroupConfig::new(name.as_str()));
+            return Ok((name, config));
+        }
         let config = write(&self.groups).ensure(&name, self.wall_ms());
         self.changes.raise();
         let config = config.ok_or_else(|| Refusal::no_group(name.as_str()))?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use staticfire_replication::{MemberError, MemberStatus, NodeId, Role, control_topic};
 use staticfire_storage::{
     Background, CloseError, Durability, OpenError, Position, QueueId, QueueOffset, Store, StoreOptions,
 };
@@ -18,11 +19,12 @@ use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFS
 use super::delay::DelayQueues;
 use super::delivery::deliver_delayed;
 use super::groups::Groups;
+use super::node::{GroupOptionsError, JoinError, Node};
 use super::offsets::ConsumerOffsets;
 use super::options::BrokerOptions;
 use super::polls::Polls;
 use super::pull::Arrivals;
-use super::registration::keep_registered;
+use super::registration::{keep_registered, wait};
 use super::send::own_properties;
 use super::service::Front;
 use super::settling::Settling;
@@ -57,6 +59,10 @@ pub enum StartError {
     Store(OpenError),
     /// A configuration file cannot be read.
     Config(ConfigError),
+    /// The options of its group make no sense.
+    Group(GroupOptionsError),
+    /// It cannot take part in its group.
+    Member(MemberError),
 }
 
 impl fmt::Display for StartError {
@@ -65,6 +71,8 @@ impl fmt::Display for StartError {
             Self::Listen { at, cause } => write!(f, "cannot listen on {at}: {cause}"),
             Self::Store(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
+            Self::Group(error) => error.fmt(f),
+            Self::Member(error) => error.fmt(f),
         }
     }
 }
@@ -116,6 +124,10 @@ impl Broker {
         let address = options.advertised.unwrap_or_else(|| listener.address());
         let housekeeping = store.background == Background::Caller;
         let shared = open(transport, runtime, options, store, address, &front)?;
+        shared.join().map_err(|error| match error {
+            JoinError::Options(error) => StartError::Group(error),
+            JoinError::Member(error) => StartError::Member(error),
+        })?;
         front.open(Arc::clone(&shared));
         if housekeeping {
             shared.spawn(keep_house(Arc::clone(&shared)));
@@ -149,12 +161,37 @@ impl Broker {
         &self.shared.options
     }
 
-    /// Leaves the name servers, answers what waits, writes everything and closes the store.
+    /// What it is in its group now; `None`: it is alone.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.shared.node.as_ref().map(Node::role)
+    }
+
+    /// What it knows of its group now; `None`: it is alone.
+    #[must_use]
+    pub fn group_status(&self) -> Option<MemberStatus> {
+        self.shared.node.as_ref()?.status()
+    }
+
+    /// What its part in the group last could not do, in words.
+    #[must_use]
+    pub fn group_trouble(&self) -> Option<String> {
+        self.shared.node.as_ref()?.trouble()
+    }
+
+    /// Hands the leadership to node `to`, or to the one that has most. Without effect unless it leads
+    /// a group that elects; whether it came to that says [`Broker::role`].
+    pub fn transfer(&self, to: Option<NodeId>) {
+        self.shared.transfer(to);
+    }
+
+    /// Hands the leadership over, leaves the name servers, answers what waits, writes everything and closes the store.
     ///
     /// # Errors
     /// See [`StopError`].
     pub async fn stop(mut self) -> Result<(), StopError> {
         let shared = Arc::clone(&self.shared);
+        self.handed_over().await;
         shared.halt();
         self.listener = None;
         // Sends in flight end with their flush; nobody is left in the dark.
@@ -163,7 +200,9 @@ impl Broker {
         let (done, flushed) = oneshot();
         shared.store.when(Durability::Confirmed, position, Box::new(move |outcome| done.set(outcome)));
         let mut flushed = std::pin::pin!(flushed);
-        until(&*shared.runtime, shared.now() + PATIENCE, |cx| flushed.as_mut().poll(cx)).await;
+        if shared.serves() {
+            until(&*shared.runtime, shared.now() + PATIENCE, |cx| flushed.as_mut().poll(cx)).await;
+        }
         self.unregistered().await;
         let mut saved = Ok(());
         let deadline = shared.now() + PATIENCE;
@@ -172,8 +211,18 @@ impl Broker {
             saved = saved.and(last.unwrap_or(Err(StopError::Late)));
         }
         shared.close_connections();
+        shared.part();
         shared.store.clone().close().map_err(StopError::Store)?;
         saved
+    }
+
+    /// Waits until another node leads, if this one does and nodes elect.
+    async fn handed_over(&self) {
+        let shared = &self.shared;
+        shared.transfer(None);
+        if shared.serves() && !shared.writes() {
+            wait(shared, shared.now() + PATIENCE, |shared| !shared.serves() || shared.writes()).await;
+        }
     }
 
     /// Starts a task for each name server and waits for the first attempt of all.
@@ -210,6 +259,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.shared.halt();
         self.shared.close_connections();
+        self.shared.part();
     }
 }
 
@@ -243,6 +293,10 @@ fn open(
     let arrivals = Arc::new(Arrivals::default());
     store.observers.push(Arc::clone(&arrivals) as _);
     store.store_host = address;
+    store.rules.system_topic = Some(control_topic());
+    if options.replication.is_some() {
+        store.durability = Durability::Confirmed;
+    }
     let store = Store::open(store).map_err(StartError::Store)?;
     // The store has made a folder of this name in small letters.
     options.topics.ignoring_case |= store.directory().list("COMMITLOG").is_ok();
@@ -263,6 +317,7 @@ fn open(
         connections: front.connections(),
         held: Mutex::default(),
         settling: Settling::new(options.name_servers.len()),
+        node: options.replication.clone().map(Node::new),
         changes: Signal::default(),
         stopping: AtomicBool::new(false),
         counters: Default::default(),

@@ -14,6 +14,7 @@ use staticfire_storage::{AppendError, Durability, Message, MessageId, Position, 
 use staticfire_transport::{Command, Connection};
 
 use super::held::{AnswerKind, TurnAnswers};
+use super::node::is_for_leader;
 use super::refusal::Refusal;
 use super::send::{Content, Prepared, with_region};
 use super::settling::Need;
@@ -38,6 +39,10 @@ pub struct Turn<'a> {
     answers: Vec<Command>,
     messages: Vec<Message>,
     pending: Vec<Pending>,
+    /// For the leader of a group only.
+    for_leader: Vec<Command>,
+    /// Whether messages are taken in this turn.
+    taken: Option<Result<(), Refusal>>,
 }
 
 /// One of [`Turn::messages`], not yet appended.
@@ -71,7 +76,15 @@ impl Appended {
 impl<'a> Turn<'a> {
     /// Begins a turn of `connection`.
     pub fn new(shared: &'a Arc<Shared>, connection: &'a Connection) -> Self {
-        Self { shared, connection, answers: Vec::new(), messages: Vec::new(), pending: Vec::new() }
+        Self {
+            shared,
+            connection,
+            answers: Vec::new(),
+            messages: Vec::new(),
+            pending: Vec::new(),
+            for_leader: Vec::new(),
+            taken: None,
+        }
     }
 
     /// Takes the next request.
@@ -81,6 +94,9 @@ impl<'a> Turn<'a> {
                 self.send(request)
             }
             request::CONSUMER_SEND_MSG_BACK => self.send_back(request),
+            code if self.shared.node.is_some() && is_for_leader(code) => {
+                self.for_leader.push(request.clone())
+            }
             _ => match self.shared.handle(self.connection, request) {
                 Ok(Reply::Now(answer)) => self.answer(request, answer),
                 Ok(Reply::Later) => {}
@@ -96,6 +112,15 @@ impl<'a> Turn<'a> {
             // A peer that is gone needs no answers.
             let _ = self.connection.send_all(&mut self.answers);
         }
+        if !self.for_leader.is_empty() {
+            self.shared.answer_as_leader(self.connection, self.for_leader);
+        }
+    }
+
+    /// Refuses messages that this broker must not take.
+    fn takes_messages(&mut self) -> Result<(), Refusal> {
+        let shared = self.shared;
+        self.taken.get_or_insert_with(|| shared.takes_messages()).clone()
     }
 
     fn answer(&mut self, request: &Command, answer: Command) {
@@ -105,7 +130,9 @@ impl<'a> Turn<'a> {
     }
 
     fn send(&mut self, request: &Command) {
-        let Prepared { content, answer, need } = match self.shared.prepare_send(self.connection, request) {
+        let prepared =
+            self.takes_messages().and_then(|()| self.shared.prepare_send(self.connection, request));
+        let Prepared { content, answer, need } = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => return self.answer(request, with_region(refusal.answer(request))),
         };
@@ -120,7 +147,8 @@ impl<'a> Turn<'a> {
     }
 
     fn send_back(&mut self, request: &Command) {
-        match self.shared.prepare_send_back(request) {
+        let prepared = self.takes_messages().and_then(|()| self.shared.prepare_send_back(request));
+        match prepared {
             Err(refusal) => self.answer(request, refusal.answer(request)),
             Ok(None) => self.answer(request, request.answer(response::SUCCESS)),
             Ok(Some((message, need))) => {
@@ -219,7 +247,7 @@ impl Shared {
         position: Position,
         answers: Vec<(AnswerKind, Command)>,
     ) {
-        let turn = TurnAnswers::new(connection, answers);
+        let turn = TurnAnswers::new(connection, position.end, answers);
         let waiting = Arc::clone(&turn);
         self.store.when(Durability::Confirmed, position, Box::new(move |outcome| waiting.settle(outcome)));
         if turn.is_waiting() {

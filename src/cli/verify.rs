@@ -1,8 +1,10 @@
 //! `staticfire store verify`.
 
 use serde_json::{Value, json};
+use staticfire::replication::control_topic;
+use staticfire::storage::DispatchRules;
 use staticfire::storage::disk::RealDirectory;
-use staticfire::storage::verify::{Severity, VerifyReport, verify as verify_store};
+use staticfire::storage::verify::{Severity, VerifyReport, verify_with};
 
 use super::Failure;
 use super::arguments::VerifyArguments;
@@ -11,7 +13,8 @@ pub fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let place = arguments.directory.display();
     let not_started = |error: &dyn std::fmt::Display| Failure::not_started(format!("{place}: {error}"));
     let directory = RealDirectory::open_read_only(&arguments.directory).map_err(|e| not_started(&e))?;
-    let report = verify_store(&directory).map_err(|e| not_started(&e))?;
+    let rules = DispatchRules { system_topic: Some(control_topic()), ..DispatchRules::default() };
+    let report = verify_with(&directory, &rules).map_err(|e| not_started(&e))?;
     if arguments.json {
         println!("{}", report_json(&report));
     } else {

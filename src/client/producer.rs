@@ -365,9 +365,16 @@ impl Inner {
             let limits = Limits { connecting: left / attempts_left, answer: left };
             match within(&*self.client.runtime, left, self.attempt(parcel, to, limits)).await {
                 Some(Err(error)) if is_worth_another_attempt(&error) => failure = error,
-                Some(outcome) => return outcome,
-                None => break,
+                Some(outcome) => {
+                    outcome.as_ref().err().inspect(|error| self.client.doubt(&parcel.topic, error));
+                    return outcome;
+                }
+                None => {
+                    self.client.doubt(&parcel.topic, &ClientError::TimedOut);
+                    break;
+                }
             }
+            self.client.doubt(&parcel.topic, &failure);
         }
         Err(failure)
     }

@@ -88,7 +88,8 @@ pub(super) async fn pull(shared: &Arc<Shared>, group: &str, pull: &Pull) -> Resu
     };
     let connecting = shared.options.call_limit;
     let limits = Limits { connecting, answer: if held { pull.hold + ANSWER_SLACK } else { connecting } };
-    let answer = shared.call(broker, header.on(Command::request(request::PULL_MESSAGE)), limits).await?;
+    let answer = shared.call(broker, header.on(Command::request(request::PULL_MESSAGE)), limits).await;
+    let answer = answer.inspect_err(|error| shared.doubt(&pull.queue.topic, error))?;
     let status = match answer.code {
         response::SUCCESS => PullStatus::Found,
         response::PULL_NOT_FOUND => PullStatus::NoNewMessage,
@@ -133,6 +134,16 @@ fn wanted(mut messages: Vec<ReceivedMessage>, expression: &str) -> Result<Vec<Re
     Ok(messages)
 }
 
+/// Asks a broker that the route of a topic named.
+async fn ask(
+    shared: &Arc<Shared>,
+    topic: &str,
+    broker: std::net::SocketAddr,
+    request: Command,
+) -> Result<Command, ClientError> {
+    shared.ask(broker, request).await.inspect_err(|error| shared.doubt(topic, error))
+}
+
 /// Asks the master of a queue, or who is there instead, for one offset.
 async fn ask_offset(
     shared: &Arc<Shared>,
@@ -141,7 +152,7 @@ async fn ask_offset(
 ) -> Result<i64, ClientError> {
     let route = shared.route(&queue.topic).await?;
     let (_, broker) = route::member(&route, &queue.broker_name, MASTER_ID)?;
-    let answer = shared.ask(broker, request).await?;
+    let answer = ask(shared, &queue.topic, broker, request).await?;
     let found: OffsetResponse = header::read(&answer).map_err(|error| not_understood(broker, error))?;
     Ok(found.offset)
 }
@@ -209,7 +220,9 @@ pub(super) async fn commit_offset(
         queue_id: queue.queue_id,
         commit_offset: offset,
     };
-    shared.ask(broker, header.on(Command::request(request::UPDATE_CONSUMER_OFFSET))).await.map(drop)
+    ask(shared, &queue.topic, broker, header.on(Command::request(request::UPDATE_CONSUMER_OFFSET)))
+        .await
+        .map(drop)
 }
 
 /// Asks the broker that has a message to deliver it to the group again.
@@ -232,5 +245,7 @@ pub(super) async fn send_back(
         unit_mode: false,
         reconsume_times_max: Some(reconsume_times_max),
     };
-    shared.ask(broker, header.on(Command::request(request::CONSUMER_SEND_MSG_BACK))).await.map(drop)
+    ask(shared, stored_in, broker, header.on(Command::request(request::CONSUMER_SEND_MSG_BACK)))
+        .await
+        .map(drop)
 }

@@ -65,6 +65,15 @@ pub(super) struct Shared {
     name_server: AtomicUsize,
     topics: Mutex<BTreeMap<String, Option<Arc<TopicRouteData>>>>,
     groups: Mutex<Groups>,
+    doubts: Mutex<BTreeMap<String, Doubt>>,
+}
+
+/// A topic's route that led to nobody.
+#[derive(Default)]
+struct Doubt {
+    is_open: bool,
+    /// When the route was last asked for because of it.
+    followed: Option<Monotonic>,
 }
 
 #[derive(Default)]
@@ -100,6 +109,7 @@ impl Client {
             name_server: AtomicUsize::new(start),
             topics: Mutex::default(),
             groups: Mutex::default(),
+            doubts: Mutex::default(),
             runtime: Arc::clone(&runtime),
             id,
             options,
@@ -228,6 +238,11 @@ impl Shared {
     /// The route of a topic, cached or fresh. From now on it is asked for on the timer.
     pub(super) async fn route(self: &Arc<Self>, topic: &str) -> Result<Arc<TopicRouteData>, ClientError> {
         if let Some(known) = self.cached_route(topic) {
+            if self.take_doubt(topic)
+                && let Ok(Some(fresh)) = self.refresh_route(topic).await
+            {
+                return Ok(fresh);
+            }
             return Ok(known);
         }
         lock(&self.topics).entry(topic.to_owned()).or_insert(None);
@@ -267,6 +282,35 @@ impl Shared {
             *known = Some(Arc::new(fresh));
         }
         Ok(known.clone())
+    }
+
+    /// What the route of a topic led to failed in this way. If that may be because another broker leads
+    /// the group by now, whoever needs the route next asks for it again.
+    pub(super) fn doubt(&self, topic: &str, failure: &ClientError) {
+        let moved = match failure {
+            ClientError::Refused { code, .. } => *code == response::SERVICE_NOT_AVAILABLE,
+            ClientError::Unreachable { .. }
+            | ClientError::NoAnswer { .. }
+            | ClientError::NoRoute { .. }
+            | ClientError::NoQueue { .. }
+            | ClientError::TimedOut => true,
+            _ => false,
+        };
+        if moved {
+            lock(&self.doubts).entry(topic.to_owned()).or_default().is_open = true;
+        }
+    }
+
+    /// Takes the doubt about a route, unless one was followed just now.
+    fn take_doubt(&self, topic: &str) -> bool {
+        let mut doubts = lock(&self.doubts);
+        let Some(doubt) = doubts.get_mut(topic).filter(|doubt| doubt.is_open) else { return false };
+        let now = self.now();
+        let due = doubt.followed.is_none_or(|last| now.since(last) >= DOUBT_INTERVAL);
+        if due {
+            *doubt = Doubt { is_open: false, followed: Some(now) };
+        }
+        due
     }
 
     async fn fetch_route(self: &Arc<Self>, topic: &str) -> Result<Option<TopicRouteData>, ClientError> {
@@ -370,6 +414,9 @@ impl Shared {
         self.runtime.now()
     }
 }
+
+/// Time between two questions for a route that led to nobody.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A name server has at least this long to answer.
 const NAME_SERVER_LIMIT_MIN: Duration = Duration::from_millis(500);

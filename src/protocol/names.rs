@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use staticfire_replication::CONTROL_TOPIC;
 use staticfire_storage::name::{self, NameError, TopicName};
 
 /// The longest group name, in bytes.
@@ -52,13 +53,17 @@ const NO_SEND_TOPICS: [&str; 6] = [
 /// True for a topic that clients may neither create, change nor delete.
 #[must_use]
 pub fn is_system_topic(topic: &str) -> bool {
-    topic.starts_with("rmq_sys_") || SYSTEM_TOPICS.contains(&topic)
+    is_own(topic) || SYSTEM_TOPICS.contains(&topic)
 }
 
 /// True for a topic that takes no message from a client.
 #[must_use]
 pub fn is_closed_to_senders(topic: &str) -> bool {
-    topic.starts_with("rmq_sys_") || NO_SEND_TOPICS.contains(&topic)
+    is_own(topic) || NO_SEND_TOPICS.contains(&topic)
+}
+
+fn is_own(topic: &str) -> bool {
+    topic.starts_with("rmq_sys_") || topic == CONTROL_TOPIC
 }
 
 /// The name of a producer or consumer group: 1 to 120 bytes of `[%|A-Za-z0-9_-]`. Cloning shares

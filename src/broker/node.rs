@@ -1,0 +1,382 @@
+//! A broker as a node of a broker group: who leads it, and what only the leader does.
+//!
+//! ```text
+//!                      leader                    everybody else
+//!   sends, topics      taken                     "not available" (14), before anything is written
+//!   offsets, bounds,   answered once a majority  the same
+//!   locks              shows that it leads
+//!   pulls              answered                  below its confirmed; else "retry at the master" (20)
+//!   registered as      id 0                      its node number
+//! ```
+//! Election and copying are [`Member`]'s. Without a group all of this lets everything pass.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Weak};
+
+use staticfire_replication::{
+    Evidence, Failover, Group, GroupError, Member, MemberError, MemberObserver, MemberOptions, MemberStatus,
+    Mode, NodeId, Role, Settings, Timing,
+};
+use staticfire_storage::{Epoch, PhysicalOffset};
+use staticfire_transport::{Command, Connection};
+
+use super::polls::Poll;
+use super::refusal::Refusal;
+use super::shared::{Shared, lock};
+use super::turn::Reply;
+use crate::protocol::body::MASTER_ID;
+use crate::protocol::codes::{request, response};
+
+/// The highest generation an operator may choose.
+const GENERATION_MAX: u16 = 32_767;
+
+/// How a broker takes part in its broker group.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// Its number in the group: 1 or more, kept for ever, and its broker id while it is a slave.
+    pub node: NodeId,
+    /// Where it listens for the other nodes.
+    pub listen: SocketAddr,
+    /// All nodes of the group, this one too, and where each listens for the others.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Who decides which node leads.
+    pub failover: Failover,
+    /// What OK means. With [`Failover::Raft`] it is always [`Mode::Quorum`].
+    pub mode: Mode,
+    /// How long the nodes wait for each other.
+    pub timing: Timing,
+}
+
+impl GroupOptions {
+    /// Node `node` of the group of `peers`, with the default times; OK means flushed, or with Raft
+    /// flushed by a majority.
+    ///
+    /// # Panics
+    /// When the node is not among them.
+    #[must_use]
+    pub fn new(node: NodeId, peers: BTreeMap<NodeId, SocketAddr>, failover: Failover) -> Self {
+        let mode = if failover == Failover::Raft { Mode::Quorum } else { Mode::Flushed };
+        Self { node, listen: peers[&node], peers, failover, mode, timing: Timing::default() }
+    }
+
+    /// What the replica is told.
+    fn settings(&self) -> Result<Settings, GroupOptionsError> {
+        if self.peers.contains_key(&NodeId(0)) {
+            return Err(GroupOptionsError::NodeZero);
+        }
+        if let Failover::Master { generation } = self.failover
+            && !(1..=GENERATION_MAX).contains(&generation)
+        {
+            return Err(GroupOptionsError::Generation(generation));
+        }
+        let (raft, quorum) = (self.failover == Failover::Raft, self.mode == Mode::Quorum);
+        let slaves = self.peers.len().saturating_sub(1);
+        let too_many = matches!(self.mode, Mode::Replicated { slaves: wanted, .. } if usize::from(wanted.get()) > slaves);
+        if raft != quorum || too_many {
+            return Err(GroupOptionsError::Mode { mode: self.mode, failover: self.failover, slaves });
+        }
+        let group = Group::new(self.peers.keys().copied().collect(), self.node);
+        let mut settings = Settings::new(group.map_err(GroupOptionsError::Group)?, self.failover);
+        (settings.mode, settings.timing) = (self.mode, self.timing);
+        Ok(settings)
+    }
+}
+
+/// Why a broker cannot be a node as its options say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupOptionsError {
+    /// 0 is the broker id of whoever leads.
+    NodeZero,
+    /// The generation is not 1 to 32,767.
+    Generation(u16),
+    /// The mode asks for more than this group can give.
+    Mode {
+        /// The mode.
+        mode: Mode,
+        /// Who decides which node leads.
+        failover: Failover,
+        /// Slaves that there can be.
+        slaves: usize,
+    },
+    /// The nodes are no group.
+    Group(GroupError),
+}
+
+impl fmt::Display for GroupOptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeZero => f.write_str("node 0: nodes are numbered from 1, for the leader registers as 0"),
+            Self::Generation(found) => {
+                write!(f, "generation {found}: there are 1 to {GENERATION_MAX}, one more at each promotion")
+            }
+            Self::Mode { failover: Failover::Raft, mode, .. } => {
+                write!(f, "mode {mode}: with raft, OK always means quorum")
+            }
+            Self::Mode { mode: Mode::Quorum, .. } => f.write_str("mode quorum needs raft"),
+            Self::Mode { mode, slaves, .. } => write!(f, "mode {mode}: the group has {slaves} slaves"),
+            Self::Group(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for GroupOptionsError {}
+
+/// A broker's part in its group.
+pub struct Node {
+    options: GroupOptions,
+    role: Mutex<Role>,
+    /// Until the broker stops.
+    member: Mutex<Option<Arc<Member>>>,
+    /// What it last could not do.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Node {
+    pub fn new(options: GroupOptions) -> Self {
+        let role = Mutex::new(Role::Follower { epoch: Epoch(0), leader: None });
+        Self { options, role, member: Mutex::default(), trouble: Mutex::default() }
+    }
+
+    pub fn role(&self) -> Role {
+        *lock(&self.role)
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    fn member(&self) -> Option<Arc<Member>> {
+        lock(&self.member).clone()
+    }
+
+    pub fn status(&self) -> Option<MemberStatus> {
+        self.member().map(|member| member.status())
+    }
+
+    /// Slaves that a message must be on before it is acknowledged.
+    fn slaves_needed(&self) -> usize {
+        match self.options.mode {
+            Mode::Written | Mode::Flushed => 0,
+            Mode::Replicated { slaves, .. } => slaves.get().into(),
+            Mode::Quorum => self.options.peers.len() / 2,
+        }
+    }
+}
+
+/// What the member tells its broker.
+struct Told(Weak<Shared>);
+
+impl Told {
+    fn trouble(&self, what: String) {
+        let shared = self.0.upgrade();
+        if let Some(node) = shared.as_ref().and_then(|shared| shared.node.as_ref()) {
+            *lock(&node.trouble) = Some(what);
+        }
+    }
+}
+
+impl MemberObserver for Told {
+    fn role(&self, role: Role) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.on_role(role);
+        }
+    }
+
+    fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.on_cut(to, end);
+        }
+    }
+
+    fn evidence(&self, evidence: &Evidence) {
+        self.trouble(format!("going on would destroy what was confirmed: {evidence:?}"));
+    }
+
+    fn failed(&self, what: &str) {
+        self.trouble(what.to_owned());
+    }
+}
+
+impl Shared {
+    /// What this broker is now became known. The member's lock is held: ask it for nothing here.
+    fn on_role(self: &Arc<Self>, role: Role) {
+        let Some(node) = &self.node else { return };
+        *lock(&node.role) = role;
+        // Name servers are told.
+        self.changes.raise();
+        // Whoever waits here may have to wait elsewhere.
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            let held = lock(&shared.polls).take_where(|_: &Poll<_>| true);
+            held.into_iter().for_each(|poll| shared.answer_held(poll.request));
+        });
+    }
+
+    /// The log lost what stood from `to` to `end`; nothing of that was confirmed, unless the
+    /// operator chose another node's log. The member's lock is held.
+    #[allow(clippy::unused_self, reason = "for what is derived from the log")]
+    fn on_cut(self: &Arc<Self>, _to: PhysicalOffset, _end: PhysicalOffset) {}
+
+    /// Begins to take part in the group, if there is one.
+    pub fn join(self: &Arc<Self>) -> Result<(), JoinError> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let options = MemberOptions {
+            cluster: self.options.cluster.clone(),
+            name: self.options.name.clone(),
+            listen: node.options.listen,
+            peers: node.options.peers.clone(),
+            settings: node.options.settings().map_err(JoinError::Options)?,
+        };
+        let (transport, runtime) = (Arc::clone(&self.transport), Arc::clone(&self.runtime));
+        let told = Arc::new(Told(Arc::downgrade(self)));
+        let member = Member::start(transport, runtime, self.store.clone(), options, told);
+        *lock(&node.member) = Some(Arc::new(member.map_err(JoinError::Member)?));
+        Ok(())
+    }
+
+    /// Takes part no more.
+    pub fn part(&self) {
+        let member = self.node.as_ref().and_then(|node| lock(&node.member).take());
+        if let (Some(node), Some(member)) = (&self.node, member) {
+            member.stop();
+            *lock(&node.role) = Role::Stopped;
+        }
+    }
+
+    /// Hands the leadership to another node, if this one has it and nodes elect; to the one that has
+    /// most unless told.
+    pub fn transfer(&self, to: Option<NodeId>) {
+        if let Some(member) = self.node.as_ref().and_then(Node::member) {
+            member.transfer(to);
+        }
+    }
+
+    /// True for a broker that answers what only a leader may answer.
+    pub fn serves(&self) -> bool {
+        self.node.as_ref().is_none_or(|node| node.role().serves())
+    }
+
+    /// True for a broker that changes what the group has: messages, topics, offsets.
+    pub fn writes(&self) -> bool {
+        self.node.as_ref().is_none_or(|node| node.role().serves() && node.role().accepts())
+    }
+
+    /// The id it registers with, and the leadership period, 0 for who does not lead.
+    pub fn standing(&self) -> (i64, i64) {
+        match &self.node {
+            None => (self.options.id, 0),
+            Some(node) => match node.role() {
+                Role::Leader { serves: true, epoch, .. } => {
+                    (MASTER_ID, i64::try_from(epoch.0).unwrap_or(i64::MAX))
+                }
+                _ => (node.options.node.0.into(), 0),
+            },
+        }
+    }
+
+    /// Refuses messages that this node must not take, or could not copy as it promises.
+    pub fn takes_messages(&self) -> Result<(), Refusal> {
+        let Some(node) = &self.node else { return Ok(()) };
+        if !self.writes() {
+            return Err(self.not_leader());
+        }
+        let Mode::Replicated { slaves, .. } = node.options.mode else { return Ok(()) };
+        let in_sync = node.member().map_or(0, |member| member.in_sync());
+        if in_sync < usize::from(slaves.get()) {
+            let remark = format!("OK means {} here, and {in_sync} slaves are in sync", node.options.mode);
+            return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
+        }
+        Ok(())
+    }
+
+    fn not_leader(&self) -> Refusal {
+        let leader = match self.node.as_ref().map(Node::role) {
+            Some(Role::Follower { leader: Some(leader), .. }) => format!("node {leader} leads"),
+            Some(Role::Leader { .. }) => "its leadership begins or ends".to_owned(),
+            _ => "it knows no leader".to_owned(),
+        };
+        Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("this broker is no master now: {leader}"))
+    }
+
+    /// What a send is told that is stored, up to `end`, and was not as safe in time as is promised.
+    pub fn too_late(&self, end: PhysicalOffset) -> (i32, &'static str) {
+        let flushed = self.store.marks().flushed >= end;
+        match &self.node {
+            Some(node) if flushed => {
+                let in_sync = node.member().map_or(0, |member| member.in_sync());
+                if in_sync < node.slaves_needed() {
+                    return (response::SLAVE_NOT_AVAILABLE, "stored here, and too few slaves are in sync");
+                }
+                (response::FLUSH_SLAVE_TIMEOUT, "stored here, but the slaves did not have it in time")
+            }
+            _ => (response::FLUSH_DISK_TIMEOUT, "stored, but the flush did not end in time"),
+        }
+    }
+
+    /// Completes with true when everything acknowledged before can be read here (read-index).
+    pub async fn leads_now(&self) -> bool {
+        match &self.node {
+            None => true,
+            Some(node) => match node.member() {
+                Some(member) => member.read_index().await,
+                None => false,
+            },
+        }
+    }
+
+    /// Answers what only a leader answers, all of a turn after one look whether this node leads.
+    pub fn answer_as_leader(self: &Arc<Self>, connection: &Connection, requests: Vec<Command>) {
+        let (shared, connection) = (Arc::clone(self), connection.clone());
+        self.spawn(async move {
+            let leads = shared.leads_now().await;
+            let mut answers = Vec::new();
+            for request in requests {
+                let handled =
+                    if leads { shared.handle(&connection, &request) } else { Err(shared.not_leader()) };
+                let answer = match handled {
+                    Ok(Reply::Later) => continue,
+                    Ok(Reply::Now(answer)) => answer,
+                    Err(refusal) => refusal.answer(&request),
+                };
+                if !request.is_one_way() {
+                    answers.push(answer);
+                }
+            }
+            // A peer that is gone needs no answers.
+            let _ = connection.send_all(&mut answers);
+        });
+    }
+}
+
+/// Why a broker is not a node of its group.
+#[derive(Debug)]
+pub enum JoinError {
+    Options(GroupOptionsError),
+    Member(MemberError),
+}
+
+/// True for what only a leader answers: what it writes, and what must not be older than the newest
+/// acknowledgement (DESIGN §7 rule 12).
+pub const fn is_for_leader(code: i32) -> bool {
+    matches!(
+        code,
+        request::QUERY_CONSUMER_OFFSET
+            | request::UPDATE_CONSUMER_OFFSET
+            | request::GET_MAX_OFFSET
+            | request::GET_MIN_OFFSET
+            | request::SEARCH_OFFSET_BY_TIMESTAMP
+            | request::GET_EARLIEST_MSG_STORE_TIME
+            | request::LOCK_BATCH_MQ
+            | request::UNLOCK_BATCH_MQ
+            | request::UPDATE_AND_CREATE_TOPIC
+            | request::UPDATE_AND_CREATE_TOPIC_LIST
+            | request::DELETE_TOPIC_IN_BROKER
+            | request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP
+            | request::UPDATE_AND_CREATE_SUBSCRIPTION_GROUP_LIST
+            | request::DELETE_SUBSCRIPTION_GROUP
+            | request::CLONE_GROUP_OFFSET
+            | request::INVOKE_BROKER_TO_RESET_OFFSET
+    )
+}

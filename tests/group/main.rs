@@ -1,0 +1,7 @@
+//! Broker groups: brokers that copy and elect, with producers and consumers, in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod electing;
+mod manual;
+mod world;
