@@ -22,6 +22,7 @@ use staticfire_replication::{
 use staticfire_storage::{Epoch, PhysicalOffset};
 use staticfire_transport::{Command, Connection};
 
+use super::options::BrokerOptions;
 use super::polls::Poll;
 use super::refusal::Refusal;
 use super::shared::{Shared, lock};
@@ -278,7 +279,7 @@ impl Shared {
 
     /// Refuses messages that this node must not take, or could not copy as it promises.
     pub fn takes_messages(&self) -> Result<(), Refusal> {
-        let Some(node) = &self.node else { return Ok(()) };
+        let Some(node) = &self.node else { return self.must_be_master() };
         if !self.writes() {
             return Err(self.not_leader());
         }
@@ -289,6 +290,15 @@ impl Shared {
             return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
         }
         Ok(())
+    }
+
+    fn must_be_master(&self) -> Result<(), Refusal> {
+        let BrokerOptions { id, name, .. } = &self.options;
+        if *id == MASTER_ID {
+            return Ok(());
+        }
+        let remark = format!("this broker is slave {id} of {name}; messages are sent to its master");
+        Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark))
     }
 
     fn not_leader(&self) -> Refusal {

@@ -9,12 +9,11 @@ use staticfire_storage::{Message, QueueId, TopicName, batch};
 use staticfire_transport::{Command, Connection, ExtFields};
 
 use super::delay::queue_of;
-use super::options::BrokerOptions;
 use super::refusal::Refusal;
 use super::settling::Need;
 use super::shared::{Shared, lock, read, write};
 use super::topics::Topic;
-use crate::protocol::body::{MASTER_ID, TopicFilterType, permission};
+use crate::protocol::body::{TopicFilterType, permission};
 use crate::protocol::codes::response;
 use crate::protocol::delay;
 use crate::protocol::headers::SendRequest;
@@ -61,19 +60,8 @@ struct Place {
 }
 
 impl Shared {
-    /// Only masters take messages: nothing of a send is looked at or done elsewhere.
-    pub fn must_be_master(&self) -> Result<(), Refusal> {
-        let BrokerOptions { id, name, .. } = &self.options;
-        if *id == MASTER_ID {
-            return Ok(());
-        }
-        let remark = format!("this broker is slave {id} of {name}; messages are sent to its master");
-        Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark))
-    }
-
     /// Checks a send and makes its messages.
     pub fn prepare_send(&self, connection: &Connection, request: &Command) -> Result<Prepared, Refusal> {
-        self.must_be_master()?;
         let head = SendRequest::read(request.code, &request.ext)?;
         let place = self.place(&head, request.version)?;
         if request.body.len() > BODY_LEN_MAX {

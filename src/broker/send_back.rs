@@ -19,7 +19,6 @@ impl Shared {
     /// The copy to be stored, and what has to be settled before it is answered. `None`: the group
     /// does not retry.
     pub fn prepare_send_back(&self, request: &Command) -> Result<Option<(Message, Need)>, Refusal> {
-        self.must_be_master()?;
         let head: SendBackRequest = read(request)?;
         let (group, config) = self.group(&head.group)?;
         let Ok(retry_queues @ 1..) = u32::try_from(config.retry_queue_nums) else { return Ok(None) };

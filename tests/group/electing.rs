@@ -78,7 +78,8 @@ fn only_the_leader_takes_messages_and_everybody_hands_them_out() {
     let leading = leader(&mut cluster);
     let peer = cluster.peer(1, leading.address()).unwrap();
     for number in 0..3 {
-        assert_eq!(peer.ask(send(&format!("message {number}"))).code, response::SUCCESS);
+        let answer = peer.ask(send(&format!("message {number}")));
+        assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
     }
     cluster.run_for(ms(300));
     let bodies = |node| stored(&cluster, node).into_iter().map(|found| found.body).collect::<Vec<_>>();
