@@ -23,15 +23,17 @@ use staticfire_transport::{Connection, Listener, Runtime, Transport};
 
 use crate::notes::{self, NotesError};
 use crate::{
-    EpochStart, Evidence, Failover, Input, Millis, Mode, NodeId, Remembered, Replica, ReplicaProgress,
-    Settings, Token,
+    EpochStart, Evidence, Failover, Input, Millis, Mode, NodeId, Promise, Remembered, Replica,
+    ReplicaProgress, Settings, Token,
 };
 
 mod carrying;
+mod keeping;
 mod links;
 mod reading;
 
 use crate::incoming::Incoming;
+use keeping::Keeping;
 use links::{Links, ReplicationService};
 pub use reading::ReadIndex;
 
@@ -39,6 +41,8 @@ pub use reading::ReadIndex;
 const TICK_MAX: Duration = Duration::from_millis(50);
 /// The epochs of the log are noted again when it grew by this much.
 const NOTE_EVERY: u64 = 64 << 20;
+/// Above it the epochs of a master would not fit 31 bits.
+const GENERATION_MAX: u16 = i16::MAX as u16;
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
@@ -100,7 +104,7 @@ pub trait MemberObserver: Send + Sync {
     fn cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {}
     /// Going on would destroy what was confirmed.
     fn evidence(&self, _evidence: &Evidence) {}
-    /// Something failed; the node stopped.
+    /// Something failed. The node tries again, or it stopped: its role says which.
     fn failed(&self, _what: &str) {}
 }
 
@@ -113,6 +117,8 @@ pub enum MemberError {
     Notes(NotesError),
     /// Its promise cannot be written.
     Promise(io::Error),
+    /// No generation of a master: only 1 to 32,767 fit the epochs.
+    Generation(u16),
 }
 
 impl fmt::Display for MemberError {
@@ -121,6 +127,9 @@ impl fmt::Display for MemberError {
             Self::Listen(at, error) => write!(f, "cannot listen on {at} for replication: {error}"),
             Self::Notes(error) => error.fmt(f),
             Self::Promise(error) => write!(f, "staticfire/promise cannot be written: {error}"),
+            Self::Generation(generation) => {
+                write!(f, "{generation} is no generation of a master; 1 to {GENERATION_MAX} are")
+            }
         }
     }
 }
@@ -191,6 +200,8 @@ pub(crate) enum Event {
     /// A request, and how it is answered.
     Asked(NodeId, crate::Request, Connection, staticfire_transport::Command),
     Read(reading::Waiting),
+    /// The promise is on stable storage, or could not be brought there.
+    Kept(Promise, io::Result<()>),
 }
 
 /// A request that waits for its answer.
@@ -211,6 +222,9 @@ pub(crate) struct State {
     requests: BTreeMap<Token, Asked>,
     reads: BTreeMap<Token, reading::Waiting>,
     next_token: u64,
+    keeping: Keeping,
+    /// An epoch of a master whose barrier found no room, and when to try again.
+    begin_again: Option<(Epoch, Millis)>,
     /// Inputs that the effects being carried out bring up.
     inputs: VecDeque<Input>,
     stepping: bool,
@@ -235,11 +249,16 @@ impl Member {
         options: MemberOptions,
         observer: Arc<dyn MemberObserver>,
     ) -> Result<Self, MemberError> {
+        if let Failover::Master { generation } = options.settings.failover
+            && !(1..=GENERATION_MAX).contains(&generation)
+        {
+            return Err(MemberError::Generation(generation));
+        }
         let directory = Arc::clone(store.directory());
         let (disk, mut promise) = match notes::read_promise(&*directory).map_err(MemberError::Notes)? {
             Some(found) => found,
             None => {
-                let (disk, promise) = (crate::DiskId(runtime.random()), crate::Promise::default());
+                let (disk, promise) = (crate::DiskId(runtime.random()), Promise::default());
                 notes::write_promise(&*directory, disk, &promise).map_err(MemberError::Promise)?;
                 (disk, promise)
             }
@@ -277,6 +296,8 @@ impl Member {
                 requests: BTreeMap::new(),
                 reads: BTreeMap::new(),
                 next_token: 0,
+                keeping: Keeping::default(),
+                begin_again: None,
                 inputs: VecDeque::new(),
                 stepping: false,
                 waiting_written: None,
@@ -399,14 +420,14 @@ impl Inner {
         if self.is_stopped() {
             return None;
         }
-        let due = Duration::from_millis(self.state().replica.deadline());
+        let due = Duration::from_millis(self.state().due());
         let now = self.runtime.now();
         let wait = due.saturating_sub(now.since_start()).clamp(Duration::from_millis(1), TICK_MAX);
         Some(self.runtime.sleep(wait))
     }
 
     fn tick(&self) {
-        if self.state().replica.deadline() <= self.now() {
+        if self.state().due() <= self.now() {
             self.push(Event::Input(Input::Tick));
         }
     }

@@ -10,8 +10,9 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
-use staticfire_storage::disk::Directory;
+use staticfire_storage::disk::{Directory, OnSynced, parent};
 use staticfire_storage::small_file;
 use staticfire_storage::{Epoch, PhysicalOffset, Position, Store};
 
@@ -79,11 +80,20 @@ fn decode_promise(bytes: &[u8]) -> Result<(DiskId, Promise), WireError> {
 }
 
 pub(crate) fn write_promise(directory: &dyn Directory, disk: DiskId, promise: &Promise) -> io::Result<()> {
+    small_file::replace(directory, PROMISE, &encode_promise(disk, promise))
+}
+
+/// Starts to write it; `done` gets the result later, or never.
+pub(crate) fn start_promise(directory: &Arc<dyn Directory>, disk: DiskId, promise: &Promise, done: OnSynced) {
+    small_file::start_replace(directory, PROMISE, &encode_promise(disk, promise), done);
+}
+
+fn encode_promise(disk: DiskId, promise: &Promise) -> Vec<u8> {
     let Promise { epoch, vote, barred, floor, formed } = promise;
     let vote = vote.map_or(0, |node| u64::from(node.0) + 1);
     let head = [disk.0, epoch.0, vote, barred.0, floor.epoch.0, floor.end.0, formed.len() as u64];
     let formed = formed.iter().flat_map(|(node, disk)| [u64::from(node.0), disk.0]);
-    small_file::replace(directory, PROMISE, &sealed(PROMISE_MAGIC, head.into_iter().chain(formed)))
+    sealed(PROMISE_MAGIC, head.into_iter().chain(formed))
 }
 
 /// The epochs of the log of `store`.
@@ -124,6 +134,14 @@ pub(crate) fn write_epochs(directory: &dyn Directory, table: &EpochTable) -> io:
     let head = [epoch, base, table.end().0, table.rows().len() as u64];
     let rows = table.rows().iter().flat_map(|row| [row.epoch.0, row.start.0]);
     small_file::replace(directory, EPOCHS, &sealed(EPOCHS_MAGIC, head.into_iter().chain(rows)))
+}
+
+/// Removes what was noted, durably.
+pub(crate) fn remove_epochs(directory: &dyn Directory) -> io::Result<()> {
+    match directory.remove(EPOCHS) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => directory.sync(parent(EPOCHS)),
+    }
 }
 
 fn sealed(magic: &[u8; 8], values: impl Iterator<Item = u64>) -> Vec<u8> {

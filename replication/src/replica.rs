@@ -90,9 +90,11 @@ pub enum Input {
     CutDone,
     /// Retention removed everything below this position.
     Forgotten(PhysicalOffset),
-    /// A write, a flush, or the saving of a promise failed: this node takes part in nothing more
-    /// until it is opened again (I8, I36).
+    /// A write or a flush failed: this node takes part in nothing more until it is opened again (I8).
+    /// A promise that cannot be saved is saved later, and nothing leaves before (I36).
     Failed,
+    /// This node cannot lead for now: where the members elect, another one shall.
+    Resign,
     /// Stand for election without waiting for the timeout.
     Campaign,
     /// Hand the leadership to this node, or to the one that has most.
@@ -280,6 +282,7 @@ impl Replica {
             Input::CutDone => self.cut_done(effects),
             Input::Forgotten(min) => self.log.forget(min),
             Input::Failed => self.failed(effects),
+            Input::Resign => self.resign(now, effects),
             Input::Campaign => self.campaign(now, false, effects),
             Input::Transfer { to } => self.transfer(now, to, effects),
             Input::Read(token) => self.read(token, effects),

@@ -2,204 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+mod cluster;
+
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use staticfire_replication::{
-    Failover, Group, Member, MemberObserver, MemberOptions, NodeId, Role, Settings, control_topic,
-};
-use staticfire_storage::disk::SimulatedDisk;
-use staticfire_storage::{
-    Clock, Durability, Message, Outcome, PhysicalOffset, QueueId, Receipt, Store, StoreOptions, TopicName,
-};
-use staticfire_transport::memory::{EventSource, Host, Network};
-use staticfire_transport::{Monotonic, Runtime};
-
-#[derive(Debug)]
-struct HostClock(Host);
-
-impl Clock for HostClock {
-    fn wall_ms(&self) -> i64 {
-        self.0.wall_ms()
-    }
-}
-
-/// Disks whose syncs take a millisecond of the network's time.
-#[derive(Default)]
-struct Disks(Mutex<Vec<SimulatedDisk>>);
-
-impl EventSource for Disks {
-    fn next_due(&self) -> Option<Monotonic> {
-        let disks = self.0.lock().unwrap();
-        disks
-            .iter()
-            .filter_map(SimulatedDisk::next_due)
-            .min()
-            .map(|us| Monotonic::new(Duration::from_micros(us)))
-    }
-
-    fn run_due(&self, now: Monotonic) {
-        let disks = self.0.lock().unwrap().clone();
-        let now = u64::try_from(now.since_start().as_micros()).unwrap();
-        for disk in disks {
-            disk.run_due(now);
-        }
-    }
-}
-
-#[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
-
-impl MemberObserver for Heard {
-    fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
-        self.0.lock().unwrap().push(format!("cut {}", end.0 - to.0));
-    }
-
-    fn failed(&self, what: &str) {
-        self.0.lock().unwrap().push(what.to_owned());
-    }
-}
-
-struct Node {
-    host: Host,
-    disk: SimulatedDisk,
-    store: Store,
-    member: Member,
-    heard: Arc<Heard>,
-}
-
-struct Cluster {
-    network: Network,
-    disks: Arc<Disks>,
-    nodes: Vec<Option<Node>>,
-    failover: Vec<Failover>,
-}
-
-fn ip(index: usize) -> IpAddr {
-    IpAddr::from([10, 0, 0, u8::try_from(index).unwrap()])
-}
-
-fn address(index: usize) -> SocketAddr {
-    SocketAddr::new(ip(index), 10912)
-}
-
-fn message(body: &str) -> Message {
-    Message::new(TopicName::new("orders").unwrap(), QueueId(0), body.to_owned())
-}
-
-impl Cluster {
-    fn start(seed: u64, failover: Vec<Failover>) -> Self {
-        let network = Network::seeded(seed);
-        let disks = Arc::new(Disks::default());
-        network.add_source(Arc::clone(&disks) as _);
-        let mut cluster = Self { network, disks, nodes: Vec::new(), failover };
-        for index in 0..cluster.failover.len() {
-            cluster.nodes.push(None);
-            let disk = SimulatedDisk::new(seed + index as u64);
-            cluster.boot(index, disk);
-        }
-        cluster
-    }
-
-    fn boot(&mut self, index: usize, disk: SimulatedDisk) {
-        let host = self.network.host(ip(index));
-        let clock = host.clone();
-        let micros = |at: Monotonic| u64::try_from(at.since_start().as_micros()).unwrap();
-        disk.set_clock(move || (micros(clock.now()), clock.wall_ms()));
-        self.disks.0.lock().unwrap().push(disk.clone());
-        let mut options = StoreOptions::on(disk.directory(), Arc::new(HostClock(host.clone())));
-        (options.segment_bytes, options.queue_file_entries) = (64 << 10, 100);
-        options.durability = Durability::Confirmed;
-        options.rules.system_topic = Some(control_topic());
-        let store = Store::open(options).unwrap();
-        let members: Vec<NodeId> = (0..self.failover.len()).map(|n| NodeId(n as u32 + 1)).collect();
-        let peers: BTreeMap<_, _> = members.iter().map(|id| (*id, address(id.0 as usize - 1))).collect();
-        let group = Group::new(members.clone(), members[index]).unwrap();
-        let mut settings = Settings::new(group, self.failover[index]);
-        settings.fetch_max = 32 << 10;
-        let options = MemberOptions {
-            cluster: "DefaultCluster".into(),
-            name: "broker-a".into(),
-            listen: address(index),
-            peers,
-            settings,
-        };
-        let (transport, runtime) = (Arc::new(host.clone()), Arc::new(host.clone()));
-        let heard = Arc::new(Heard::default());
-        let member =
-            Member::start(transport, runtime, store.clone(), options, Arc::clone(&heard) as _).unwrap();
-        self.nodes[index] = Some(Node { host, disk, store, member, heard });
-    }
-
-    fn run(&self, ms: u64) {
-        self.network.run_for(Duration::from_millis(ms));
-    }
-
-    /// Disks stall now and then, so nothing has a fixed time.
-    fn run_until(&self, done: impl Fn() -> bool) {
-        for _ in 0..500 {
-            if done() {
-                return;
-            }
-            self.run(10);
-        }
-    }
-
-    fn node(&self, index: usize) -> &Node {
-        self.nodes[index].as_ref().unwrap()
-    }
-
-    fn leader(&self) -> Option<usize> {
-        (0..self.nodes.len())
-            .filter(|index| self.nodes[*index].as_ref().is_some_and(|node| node.member.role().serves()))
-            .max_by_key(|index| self.node(*index).member.status().epoch)
-    }
-
-    fn elect(&self) -> usize {
-        for _ in 0..500 {
-            self.run(10);
-            if let Some(leader) = self.leader() {
-                return leader;
-            }
-        }
-        panic!("nobody leads after 5 s: {:?}", self.statuses());
-    }
-
-    fn statuses(&self) -> Vec<String> {
-        let status = |node: &Option<Node>| {
-            node.as_ref().map(|node| format!("{:?} {:?}", node.member.status(), node.heard.0))
-        };
-        self.nodes.iter().map(|node| format!("{:?}", status(node))).collect()
-    }
-
-    fn kill(&mut self, index: usize, power: bool) -> SimulatedDisk {
-        let node = self.nodes[index].take().unwrap();
-        if power {
-            node.host.power_off()
-        } else {
-            node.host.kill()
-        }
-        if power { node.disk.crash() } else { node.disk.kill() }
-    }
-
-    fn outcome(&self, receipt: &Receipt, index: usize) -> Arc<Mutex<Option<Outcome>>> {
-        let told = Arc::new(Mutex::new(None));
-        let tell = Arc::clone(&told);
-        let told_later = Box::new(move |outcome| *tell.lock().unwrap() = Some(outcome));
-        self.node(index).store.when(Durability::Confirmed, receipt.position(), told_later);
-        told
-    }
-
-    fn bodies(&self, index: usize) -> Vec<String> {
-        let Some(queue) = self.node(index).store.queue("orders", QueueId(0)) else { return Vec::new() };
-        let records = queue.read(queue.min(), 10_000).unwrap();
-        records.iter().map(|record| String::from_utf8(record.body().to_vec()).unwrap()).collect()
-    }
-}
-
-const RAFT: [Failover; 3] = [Failover::Raft; 3];
+use cluster::{Cluster, RAFT, ip, message};
+use staticfire_replication::{Failover, MemberError, NodeId, Role};
+use staticfire_storage::{Outcome, PhysicalOffset};
 
 /// proves: M5, M36, M37, M40, I34, I39: what was OK is there after the leader died, byte for byte
 #[test]
@@ -394,4 +205,47 @@ fn leadership_is_handed_over() {
         assert_eq!(*told.lock().unwrap(), Some(Outcome::Reached), "seed {seed}");
         assert_eq!(cluster.bodies(next), ["under way"], "seed {seed}");
     }
+}
+
+/// proves: M35, B49: an epoch of such a generation would not fit
+#[test]
+fn a_generation_that_fits_no_epoch_is_refused() {
+    for generation in [0, 32_768, u16::MAX] {
+        let started = Cluster::try_start(1, vec![Failover::Master { generation }, Failover::Slave]);
+        let refused = started.map(drop).unwrap_err();
+        assert!(matches!(refused, MemberError::Generation(it) if it == generation), "{refused}");
+    }
+    let cluster = Cluster::start(1, vec![Failover::Master { generation: 32_767 }, Failover::Slave]);
+    assert_eq!(cluster.elect(), 0);
+}
+
+/// proves: D2, I34, I48: the last records of an old leader, published only while it was being fenced,
+/// belong to its log as the replica knows it: it is cut and copies on
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a producer that is in the middle of an append needs a thread")]
+fn a_fence_tells_of_what_producers_finish_meanwhile() {
+    let cluster = Cluster::start(4, RAFT.to_vec());
+    let old = cluster.elect();
+    cluster.run(1000);
+    let store = cluster.node(old).store.clone();
+    let stopped = store.reserve(&[message("late")]).unwrap();
+    let epoch = store.marks().epoch;
+    let producer = std::thread::spawn(move || {
+        while store.marks().epoch == epoch {
+            std::thread::yield_now();
+        }
+        stopped.publish().remove(0).position()
+    });
+    let others: Vec<IpAddr> = (0..3).filter(|node| *node != old).map(ip).collect();
+    cluster.network.partition(&[ip(old)], &others);
+    cluster.run(3000);
+    let late = producer.join().unwrap();
+    assert_eq!(late.epoch, epoch);
+    assert_eq!(cluster.node(old).member.status().last.end, late.end, "the replica knows of it");
+    let new = cluster.elect();
+    assert_ne!(new, old);
+    let receipt = cluster.node(new).store.append(&message("new")).unwrap();
+    cluster.network.heal();
+    cluster.run_until(|| cluster.node(old).store.marks().dispatched >= receipt.position().end);
+    assert_eq!(cluster.bodies(old), ["new"], "{:?}", cluster.statuses());
 }

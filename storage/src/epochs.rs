@@ -112,11 +112,12 @@ impl Store {
     /// anywhere and may cross segments.
     ///
     /// # Errors
-    /// [`AppendError`]; `NotAtEnd` when this log has its own producers or does not end at `at`.
+    /// [`AppendError`]; `NotAtEnd` when this log has its own producers or does not end at `at`. When
+    /// there is no room for the next segment, what went into the one before it stays.
     pub fn append_raw(&self, at: PhysicalOffset, bytes: &[u8]) -> Result<(), AppendError> {
-        self.0.log.append_raw(at, bytes)?;
+        let taken = self.0.log.append_raw(at, bytes);
         self.0.drive();
-        Ok(())
+        taken
     }
 
     /// The bytes from `from` up to `to`, as slices of the log, one for each segment: what another

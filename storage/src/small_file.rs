@@ -10,10 +10,11 @@
 //! directory is synced before the replacement is reported, so it is never taken back.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::disk::{Directory, parent, write_all_at};
+use crate::disk::{Directory, OnSynced, SegmentFile, parent, write_all_at};
 
 /// The longest content, in bytes: well above what a broker with 100,000 topics keeps.
 pub const LEN_MAX: usize = 64 << 20;
@@ -26,17 +27,44 @@ pub const LEN_MAX: usize = 64 << 20;
 /// # Errors
 /// `FileTooLarge` above [`LEN_MAX`], or the disk's error.
 pub fn replace(directory: &dyn Directory, path: &str, bytes: &[u8]) -> io::Result<()> {
+    write_temporary(directory, path, bytes)?.sync()?;
+    directory.rename(&temporary(path), path)?;
+    directory.sync(parent(path))
+}
+
+/// Starts to do what [`replace`] does; `done` gets the result later, perhaps before this returns,
+/// perhaps never. For callers that have other things to do meanwhile.
+///
+/// After an error it may be tried again: everything is written anew then, and a sync that failed
+/// is not asked a second time.
+pub fn start_replace(directory: &Arc<dyn Directory>, path: &str, bytes: &[u8], done: OnSynced) {
+    let file = match write_temporary(&**directory, path, bytes) {
+        Ok(file) => file,
+        Err(error) => return done(Err(error)),
+    };
+    let (directory, path) = (Arc::clone(directory), path.to_owned());
+    file.start_sync(Box::new(move |synced| {
+        match synced.and_then(|()| directory.rename(&temporary(&path), &path)) {
+            Ok(()) => directory.start_sync(parent(&path), done),
+            Err(error) => done(Err(error)),
+        }
+    }));
+}
+
+fn temporary(path: &str) -> String {
+    format!("{path}.tmp")
+}
+
+fn write_temporary(directory: &dyn Directory, path: &str, bytes: &[u8]) -> io::Result<Arc<dyn SegmentFile>> {
     check_len(bytes.len() as u64)?;
-    let temporary = format!("{path}.tmp");
+    let temporary = temporary(path);
     match directory.remove(&temporary) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let file = directory.create(&temporary, bytes.len() as u64)?;
     write_all_at(&*file, 0, bytes)?;
-    file.sync()?;
-    directory.rename(&temporary, path)?;
-    directory.sync(parent(path))
+    Ok(file)
 }
 
 /// The content of the file `path`; `None` when there is none.

@@ -1,7 +1,7 @@
 //! Events become inputs of the replica, and its effects are carried out.
 
 use bytes::Bytes;
-use staticfire_storage::{Durability, Epoch, PhysicalOffset};
+use staticfire_storage::{AppendError, Durability, Epoch, LeadError, PhysicalOffset};
 
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
 use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes};
@@ -13,6 +13,7 @@ impl Inner {
     pub(super) fn handle(&self, event: Event) {
         let mut state = self.state();
         match event {
+            Event::Input(Input::Tick) => self.tick_event(&mut state),
             Event::Input(input) => self.step(&mut state, input),
             Event::Marks(mark) => {
                 // One waiter for each mark, set again when it fired.
@@ -27,6 +28,8 @@ impl Inner {
                 self.step(&mut state, Input::Answer { from, answer });
                 state.records = Bytes::new();
             }
+            // What could it say? Nothing that it promises is remembered.
+            Event::Asked(_, _, connection, _) if state.keeping.has_failed() => connection.close(),
             Event::Asked(from, request, connection, command) => {
                 let token = state.token();
                 state.requests.insert(token, Asked { from, connection, command });
@@ -37,6 +40,7 @@ impl Inner {
                 state.reads.insert(token, waiting);
                 self.step(&mut state, Input::Read(token));
             }
+            Event::Kept(promise, result) => self.kept(&mut state, promise, result),
         }
         self.watch_marks(&mut state);
         self.note_epochs(&mut state);
@@ -45,7 +49,7 @@ impl Inner {
 
     /// Gives the replica an input, and then those that its effects bring up, each after all effects
     /// of the one before.
-    fn step(&self, state: &mut State, input: Input) {
+    pub(super) fn step(&self, state: &mut State, input: Input) {
         state.inputs.push_back(input);
         if std::mem::replace(&mut state.stepping, true) {
             return;
@@ -84,13 +88,7 @@ impl Inner {
 
     fn carry_out(&self, state: &mut State, effect: Effect) {
         match effect {
-            Effect::Save(promise) => {
-                let disk = state.replica.disk();
-                match notes::write_promise(&**self.store.directory(), disk, &promise) {
-                    Ok(()) => self.step(state, Input::Saved(promise)),
-                    Err(error) => self.fail(state, &format!("staticfire/promise: {error}")),
-                }
-            }
+            Effect::Save(promise) => self.keep(state, promise),
             Effect::Ask { to, request } => self.ask(to, request),
             Effect::Answer { token, answer } => self.answer(state, token, answer),
             Effect::Fence(epoch) => self.fence(state, epoch),
@@ -163,7 +161,7 @@ impl Inner {
         }
     }
 
-    fn lead(&self, state: &mut State, epoch: Epoch) {
+    pub(super) fn lead(&self, state: &mut State, epoch: Epoch) {
         if self.store.marks().epoch != epoch {
             return;
         }
@@ -178,6 +176,13 @@ impl Inner {
                 state.begun.push(EpochStart { epoch, start: receipt.start() });
                 self.marks(state);
             }
+            Err(LeadError::Append(error)) if is_passing(&error) => {
+                self.observer.failed(&format!("epoch {epoch} cannot begin: {error}"));
+                let again_ms = self.now() + state.replica.settings().timing.election_min_ms;
+                state.begin_again = Some((epoch, again_ms));
+                // Of an elected group somebody else may have room; what the operator chose tries again.
+                self.step(state, Input::Resign);
+            }
             Err(error) => self.fail(state, &format!("epoch {epoch} cannot begin: {error}")),
         }
     }
@@ -187,21 +192,31 @@ impl Inner {
         let at = state.replica.log().end();
         let whole = match state.incoming.add(at, records) {
             Ok(whole) => whole,
-            Err(error) => {
-                self.observer.failed(&format!("{error} (from {from}); asking again"));
-                state.incoming.clear();
-                let from = state.replica.leader();
-                return from.into_iter().for_each(|from| self.step(state, Input::Unanswered { from }));
-            }
+            Err(error) => return self.ask_again(state, &format!("{error} (from {from})")),
         };
         if whole.bytes.is_empty() {
             return;
         }
-        let end = at.after(whole.bytes.len() as u64);
-        match self.store.append_raw(at, &whole.bytes) {
-            Ok(()) => self.step(state, Input::Appended { end, epochs: whole.epochs }),
+        let written = self.store.append_raw(at, &whole.bytes);
+        // All of it, or all that went into the segments that there are: whole records too.
+        let end = self.store.marks().appended;
+        if end > at {
+            let epochs = whole.epochs.into_iter().filter(|begun| begun.start < end).collect();
+            self.step(state, Input::Appended { end, epochs });
+        }
+        match written {
+            Ok(()) => {}
+            Err(error) if is_passing(&error) => self.ask_again(state, &error.to_string()),
             Err(error) => self.fail(state, &format!("what the leader sent cannot be written: {error}")),
         }
+    }
+
+    /// The bytes that came are not used; the next come again from the end of the log.
+    fn ask_again(&self, state: &mut State, why: &str) {
+        self.observer.failed(&format!("{why}; asking again"));
+        state.incoming.clear();
+        let from = state.replica.leader();
+        from.into_iter().for_each(|from| self.step(state, Input::Unanswered { from }));
     }
 
     fn truncate(&self, state: &mut State, to: PhysicalOffset) {
@@ -212,9 +227,10 @@ impl Inner {
             Failover::Master { .. } | Failover::Slave => self.store.retract(to),
         };
         let noted = cut.map_err(|error| error.to_string()).and_then(|()| {
-            // Before other bytes stand there.
-            notes::write_epochs(&**self.store.directory(), state.replica.log())
-                .map_err(|error| error.to_string())
+            // Before other bytes stand there. Without room the note goes, and the log is read instead.
+            let directory = &**self.store.directory();
+            let noted = notes::write_epochs(directory, state.replica.log());
+            noted.or_else(|_| notes::remove_epochs(directory)).map_err(|error| error.to_string())
         });
         match noted {
             Ok(()) => {
@@ -264,6 +280,11 @@ impl Inner {
             state.reads.clear();
         }
     }
+}
+
+/// It can be tried again: the disk was full, or more was under way than memory holds.
+fn is_passing(error: &AppendError) -> bool {
+    matches!(error, AppendError::NoSegment { .. } | AppendError::Busy { .. })
 }
 
 impl State {

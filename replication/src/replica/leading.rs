@@ -366,6 +366,12 @@ impl Replica {
         self.hear(now);
     }
 
+    pub(super) fn resign(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.elects() && self.leads() {
+            self.step_down(now, effects);
+        }
+    }
+
     pub(super) fn read(&mut self, token: Token, effects: &mut Vec<Effect>) {
         let stale = self.settings.planted("Z25");
         let confirmed = self.confirmed;

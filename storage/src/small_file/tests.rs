@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{LEN_MAX, read, replace};
+use super::{LEN_MAX, read, replace, start_replace};
 use crate::disk::{
     Directory, DiskFaults, DiskOperation, FaultEffect, RealDirectory, SegmentFile, SimulatedDisk,
     is_machine_gone,
@@ -24,15 +24,15 @@ fn disk_with(old: &[u8], seed: u64) -> SimulatedDisk {
 /// `write` had finished.
 fn crash_everywhere(
     faults: &DiskFaults,
-    write: impl Fn(&dyn Directory, &str, &[u8]) -> io::Result<()>,
+    write: impl Fn(&Arc<dyn Directory>, &str, &[u8]) -> io::Result<()>,
 ) -> (usize, Option<String>) {
     let (old, new) = (vec![1; 1300], vec![2; 2000]);
     let (mut images, mut wrong) = (0, None);
     for seed in 0..20 {
         for step in 0.. {
-            let disk = disk_with(&old, seed).with_faults(faults.clone());
+            let disk = disk_with(&old, seed).with_faults(faults.clone()).completing_at_once();
             disk.crash_at_step(disk.steps() + step);
-            let result = write(&*disk.directory(), PATH, &new);
+            let result = write(&disk.directory(), PATH, &new);
             assert!(result.is_ok() || disk.is_gone(), "{result:?}");
             for image in disk.crash_images(100) {
                 images += 1;
@@ -50,35 +50,53 @@ fn crash_everywhere(
     (images, wrong)
 }
 
-/// proves: I9, I17
+fn at_once(directory: &Arc<dyn Directory>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    replace(&**directory, path, bytes)
+}
+
+/// Starts a replacement on a disk that completes at once, unless it is gone.
+fn started(directory: &Arc<dyn Directory>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let (tell, told) = crossbeam::channel::bounded(1);
+    start_replace(directory, path, bytes, Box::new(move |result| tell.send(result).unwrap()));
+    told.try_recv().unwrap_or_else(|_| Err(io::Error::other("never completed")))
+}
+
+/// proves: I9, I17, I36
 #[test]
 fn a_crash_at_any_step_leaves_the_old_or_the_new_content() {
-    let (images, wrong) = crash_everywhere(&DiskFaults::default(), replace);
-    assert_eq!(wrong, None);
-    println!("{images} crash images of a replacement");
-    assert!(images > 2000, "{images}");
+    for write in [at_once, started] {
+        let (images, wrong) = crash_everywhere(&DiskFaults::default(), write);
+        assert_eq!(wrong, None);
+        println!("{images} crash images of a replacement");
+        assert!(images > 2000, "{images}");
+    }
 }
 
 /// proves: I9, Z12, Z44: without either sync the test above fails.
 #[test]
 fn each_sync_of_a_replacement_is_needed() {
-    let disk = disk_with(b"x", 0);
+    let disk = disk_with(b"x", 0).completing_at_once();
+    started(&disk.directory(), PATH, b"y").unwrap();
     let sites = disk.sync_sites();
-    let sites = sites.iter().filter(|count| count.site.contains("small_file.rs"));
-    let sites: Vec<_> = sites.map(|count| (&count.site, count.files)).collect();
-    assert_eq!(sites.iter().map(|(_, files)| files).sum::<u64>(), 1);
-    assert_eq!(sites.len(), 2, "the file and the directory: {sites:?}");
-    for (site, files) in sites {
-        let (_, wrong) = crash_everywhere(&DiskFaults::default().ignoring_syncs_at(site), replace);
-        println!("without the sync at {site} ({files} files): {wrong:?}");
-        assert!(wrong.is_some(), "nothing notices that the sync at {site} is missing");
+    let sites: Vec<_> = sites.iter().filter(|count| count.site.contains("small_file.rs")).collect();
+    assert_eq!(sites.iter().map(|count| count.files).sum::<u64>(), 2);
+    assert_eq!(sites.len(), 4, "the file and the directory, twice: {sites:?}");
+    for count in sites {
+        let faults = DiskFaults::default().ignoring_syncs_at(&count.site);
+        let wrong = [at_once, started].map(|write| crash_everywhere(&faults, write).1);
+        println!("without the sync at {}: {wrong:?}", count.site);
+        assert!(
+            wrong.iter().any(Option::is_some),
+            "nothing notices that the sync at {} is missing",
+            count.site
+        );
     }
 }
 
 /// proves: Z42: a writer that takes a short write for a whole one is found out.
 #[test]
 fn a_writer_that_ignores_short_writes_is_caught() {
-    let careless = |directory: &dyn Directory, path: &str, bytes: &[u8]| {
+    let careless = |directory: &Arc<dyn Directory>, path: &str, bytes: &[u8]| {
         let file = directory.create("config/new", bytes.len() as u64)?;
         match file.write_at(0, bytes) {
             Err(e) if is_machine_gone(&e) => return Err(e),
