@@ -23,6 +23,7 @@ mod write;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
@@ -69,6 +70,10 @@ pub(crate) struct CommitLog {
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Vec<u8>>,
+    /// Retention removes nothing from here on.
+    keep_from: AtomicU64,
+    /// End of the segment that retention would remove next and may not; 0: none.
+    retention_waits_for: AtomicU64,
     failure: OnceLock<Failure>,
     on_failure: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -141,6 +146,8 @@ impl CommitLog {
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),
+            keep_from: AtomicU64::new(u64::MAX),
+            retention_waits_for: AtomicU64::new(0),
             failure: OnceLock::new(),
             on_failure: OnceLock::new(),
             options,

@@ -189,6 +189,19 @@ impl ConsumeQueue {
         Ok(Pushed::Appended)
     }
 
+    /// A queue that has neither entries nor numbers goes on at `next`; one that has keeps what it has. For
+    /// a queue whose records are gone. The caller holds the append lock of the log. Nothing is written:
+    /// the owner says it again after the next opening.
+    pub(crate) fn continue_at(&self, next: QueueOffset) {
+        let mut state = self.write();
+        let has_numbers = self.numbering() > QueueOffset(0) || self.max() > QueueOffset(0);
+        if state.removed || has_numbers || !state.slots.is_fresh() || next.0 > NUMBER_MAX {
+            return;
+        }
+        self.begin_at(&mut state, next);
+        self.set_numbering(next);
+    }
+
     fn begin_at(&self, state: &mut State, at: QueueOffset) {
         if state.slots.layout == Layout::Single {
             state.slots.set_end(at.0);

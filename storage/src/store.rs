@@ -199,6 +199,16 @@ impl Store {
         self.0.queues.remove_topic(topic.as_str())
     }
 
+    /// Lets a queue go on at `next` that has no entries and has given out no numbers, because all its
+    /// records were removed before this log began. Any other queue keeps its numbers. This is not
+    /// remembered while the queue stays empty: say it again after opening, before anything is appended.
+    pub fn continue_queue(&self, topic: &TopicName, id: QueueId, next: QueueOffset) {
+        let queue = self.0.queues.find_or_create(topic, id);
+        // Numbers are given out under this lock.
+        let _head = self.0.log.head();
+        queue.continue_at(next);
+    }
+
     /// The directory the store lives in, for small files beside the log.
     #[must_use]
     pub fn directory(&self) -> &Arc<dyn Directory> {

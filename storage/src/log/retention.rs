@@ -1,6 +1,7 @@
 //! Removing whole segments: the oldest that may go, and those made ahead of time and never used.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::CommitLog;
 use super::segments::{FOLDER, Segment, path};
@@ -14,7 +15,8 @@ impl CommitLog {
     }
 
     /// Removes whole segments, oldest first, until the first that must stay: the newest, one that
-    /// is not flushed and dispatched or whose queue entries were not noted as durable, or one that is young and within the size.
+    /// is not flushed and dispatched or whose queue entries were not noted as durable, one that is young and
+    /// within the size, or one that holds what the owner still needs.
     pub(crate) fn remove_old_segments(
         &self,
         retention: &Retention,
@@ -22,9 +24,14 @@ impl CommitLog {
     ) -> io::Result<bool> {
         let marks = self.marks.snapshot();
         let safe = marks.flushed.min(marks.dispatched).min(noted);
-        let mut removed = false;
+        let keep_from = PhysicalOffset(self.keep_from.load(Ordering::Acquire));
+        let (mut removed, mut waits_for) = (false, PhysicalOffset(0));
         for segment in self.segments.all() {
             if segment.end() > safe || !self.may_go(&segment, retention, marks.written)? {
+                break;
+            }
+            if segment.end() > keep_from {
+                waits_for = segment.end();
                 break;
             }
             // The minimum moves first: whoever reads below it is told so, not shown a gap.
@@ -35,6 +42,7 @@ impl CommitLog {
             self.directory.sync(FOLDER)?;
             removed = true;
         }
+        self.retention_waits_for.store(waits_for.0, Ordering::Release);
         Ok(removed)
     }
 
@@ -58,5 +66,21 @@ impl CommitLog {
             self.directory.remove(&path(segment.start))?;
         }
         if unused.is_empty() { Ok(()) } else { self.directory.sync(FOLDER) }
+    }
+}
+
+impl crate::Store {
+    /// Retention removes nothing at or behind `position` from here on: the owner needs it. Until the first
+    /// call after opening, it needs nothing.
+    pub fn keep_from(&self, position: PhysicalOffset) {
+        self.0.log.keep_from.store(position.0, Ordering::Release);
+    }
+
+    /// Where [`Store::keep_from`](crate::Store::keep_from) would have to be for retention to remove the next
+    /// segment, when it found one that was too old or too many and had to stay.
+    #[must_use]
+    pub fn retention_waits_for(&self) -> Option<PhysicalOffset> {
+        let position = self.0.log.retention_waits_for.load(Ordering::Acquire);
+        (position > 0).then_some(PhysicalOffset(position))
     }
 }
