@@ -38,6 +38,7 @@ pub mod settling;
 mod shared;
 mod signal;
 mod start;
+pub mod state;
 pub mod topics;
 mod turn;
 
