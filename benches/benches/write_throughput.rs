@@ -177,6 +177,7 @@ fn late(count: u32, mut work: impl FnMut(usize)) -> f64 {
 }
 
 /// Reading a queue against walking the mapped log, every record's CRC checked by both.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn read_back(rounds: u64) {
     let count = usize::try_from(setting("READS", 16_000)).expect("a number of messages");
     let directory = directory();
@@ -194,6 +195,12 @@ fn read_back(rounds: u64) {
         assert_eq!(read, scanned, "both saw the same records");
     }
     store.close().expect("an orderly end");
+    let us = |took: &[Took]| median(took.iter().map(|took| took.cpu_seconds * 1e6).collect()) / count as f64;
+    println!(
+        "written   CPU in us per record read: scan {:.3}, Queue::read {:.3}",
+        us(&scan_took),
+        us(&read_took)
+    );
     let pairs = || scan_took.iter().zip(&read_took);
     let time: Vec<f64> = pairs().map(|(scan, read)| scan.seconds / read.seconds).collect();
     let cpu: Vec<f64> = pairs().map(|(scan, read)| scan.cpu_seconds / read.cpu_seconds).collect();

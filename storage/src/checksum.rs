@@ -48,10 +48,13 @@ pub fn crc31(bytes: &[u8]) -> u32 {
 /// Writes the CRC of all bytes before the suffix into the suffix, the last 20 bytes of `record`.
 pub(crate) fn write_suffix(record: &mut [u8]) {
     let (covered, suffix) = record.split_at_mut(record.len() - SUFFIX_LEN);
-    let mut rest = crc31(covered);
-    for digit in &mut suffix[DIGITS] {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
+    let crc = crc31(covered);
+    // Two halves, since each digit waits for the division before it.
+    let (mut low, mut high) = (crc % 100_000, crc / 100_000);
+    let (lows, highs) = suffix[DIGITS].split_at_mut(5);
+    for (at_low, at_high) in lows.iter_mut().zip(highs) {
+        (*at_low, *at_high) = (b'0' + (low % 10) as u8, b'0' + (high % 10) as u8);
+        (low, high) = (low / 10, high / 10);
     }
 }
 

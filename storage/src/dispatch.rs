@@ -4,6 +4,7 @@
 //! either with the facts of the records as they were appended ([`Dispatcher::step_facts`], which
 //! reads nothing) or by walking the log ([`Dispatcher::step`]), which is how it catches up.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -236,7 +237,7 @@ pub struct Dispatcher {
     dispatched: PhysicalOffset,
     arrivals: Vec<Arrival>,
     /// Room for those who collect facts: empty, and kept so that dispatching takes no memory.
-    pub(crate) facts: Vec<DispatchFact>,
+    pub(crate) facts: VecDeque<DispatchFact>,
 }
 
 impl Dispatcher {
@@ -248,7 +249,7 @@ impl Dispatcher {
         observers: Vec<Arc<dyn Observer>>,
         dispatched: PhysicalOffset,
     ) -> Self {
-        Self { table, rules, observers, dispatched, arrivals: Vec::new(), facts: Vec::new() }
+        Self { table, rules, observers, dispatched, arrivals: Vec::new(), facts: VecDeque::new() }
     }
 
     /// All records before this position have their entries.
@@ -309,12 +310,12 @@ impl Dispatcher {
     /// # Errors
     /// [`DispatchError::Queue`]; the records before the one named were dispatched and announced, so
     /// go on with [`Dispatcher::step`].
-    pub fn step_facts<'a>(
+    pub fn step_facts(
         &mut self,
-        facts: impl IntoIterator<Item = &'a DispatchFact>,
+        facts: &[DispatchFact],
         upto: PhysicalOffset,
     ) -> Result<PhysicalOffset, DispatchError> {
-        let result = facts.into_iter().try_for_each(|fact| {
+        let result = facts.iter().try_for_each(|fact| {
             self.push(fact)?;
             self.dispatched = fact.entry.physical_end();
             Ok(())

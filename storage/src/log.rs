@@ -33,13 +33,14 @@ use crate::disk::Directory;
 use crate::dispatch::{DispatchFact, DispatchRules, LogItem, LogRecords};
 use crate::error::{Failure, ReadError};
 use crate::marks::{Confirm, Generation, Marks, Watermarks};
+use crate::queue::QueueEntry;
 use crate::record::{Record, RecordCrc, Scanned, next_at};
 use crate::{Clock, Epoch, PhysicalOffset};
 
 pub use append::AppendError;
 pub(crate) use append::{Placed, Reservation, Staged};
 use facts::Facts;
-use segments::Segments;
+use segments::{Segment, Segments};
 
 /// What the log needs to know; the rest of the store's options is none of its business.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ pub(crate) struct CommitLog {
     ahead: Mutex<ahead::Ahead>,
     writer: Combiner,
     flush: Mutex<flush::Flush>,
-    buffers: ArrayQueue<Vec<u8>>,
+    buffers: ArrayQueue<Staged>,
     /// Retention removes nothing from here on.
     keep_from: AtomicU64,
     /// End of the segment that retention would remove next and may not; 0: none.
@@ -86,7 +87,7 @@ pub(crate) struct Head {
     /// End of everything reserved.
     end: PhysicalOffset,
     /// The segment that was last reserved in: most often it need not be looked for.
-    segment: Option<segments::Segment>,
+    segment: Option<Segment>,
     /// Store time of the newest record; the next one is not older.
     store_ms: i64,
     /// Reserved ranges, oldest first, until the writer takes them.
@@ -100,12 +101,12 @@ pub(crate) struct Head {
     facts: Facts,
 }
 
-/// One reserved range; `bytes` is there once it was published. A range longer than its bytes is
-/// the blank at the end of a segment, whose rest stays zero.
+/// One reserved range. A range longer than what was published is the blank at the end of a segment,
+/// whose rest stays zero.
 struct Slot {
     start: PhysicalOffset,
     len: u64,
-    bytes: Option<Vec<u8>>,
+    published: Option<Staged>,
 }
 
 impl CommitLog {
@@ -114,7 +115,7 @@ impl CommitLog {
         directory: Arc<dyn Directory>,
         clock: Arc<dyn Clock>,
         options: LogOptions,
-        found: Vec<segments::Segment>,
+        found: Vec<Segment>,
         marks: Marks,
         store_ms: i64,
     ) -> Self {
@@ -184,18 +185,41 @@ impl CommitLog {
         }
     }
 
-    /// The record of `size` bytes at `at`, as a queue entry names it.
+    /// The records that queue entries name: of this size, at this position.
     ///
     /// # Errors
-    /// As [`CommitLog::record`]; also when the record there has another size.
-    pub(crate) fn record_of_size(&self, at: PhysicalOffset, size: u32) -> Result<Record, ReadError> {
-        let end = self.in_range(at)?;
-        if at.after(u64::from(size)) > end {
-            return Err(ReadError::OutOfRange { at, min: self.marks.snapshot().min, end });
+    /// As [`CommitLog::record`]; also when a record there has another size. Records before it are not
+    /// returned.
+    pub(crate) fn records(&self, named: &[QueueEntry]) -> Result<Vec<Record>, ReadError> {
+        let marks = self.marks.snapshot();
+        let mut known = None;
+        named.iter().map(|entry| self.record_of(entry, &marks, &mut known)).collect()
+    }
+
+    /// As [`CommitLog::records`], of one.
+    pub(crate) fn record_named(&self, named: &QueueEntry) -> Result<Record, ReadError> {
+        self.record_of(named, &self.marks.snapshot(), &mut None)
+    }
+
+    /// Looks in the segment of the record before first, if it is `known`.
+    fn record_of(
+        &self,
+        named: &QueueEntry,
+        marks: &Marks,
+        known: &mut Option<Segment>,
+    ) -> Result<Record, ReadError> {
+        let (at, end) = (named.physical, named.physical_end());
+        if at < marks.min || end > marks.written {
+            return Err(ReadError::OutOfRange { at, min: marks.min, end: marks.written });
         }
-        let bytes = self.segments.read(at.0..at.0 + u64::from(size));
-        let bytes = bytes.ok_or(ReadError::NoRecord { at })?.map_err(|error| ReadError::io(at, &error))?;
-        Record::parse(bytes, at, self.crc(at)).map_err(|error| ReadError::damaged(at, error))
+        if !known.as_ref().is_some_and(|segment| segment.holds(at)) {
+            *known = self.segments.find(at);
+        }
+        let segment =
+            known.as_ref().filter(|segment| end <= segment.end()).ok_or(ReadError::NoRecord { at })?;
+        let bytes = segment.file.read(at.0 - segment.start.0..end.0 - segment.start.0);
+        let bytes = bytes.map_err(|error| ReadError::io(at, &error))?;
+        Record::parse_again(bytes, at, self.crc(at)).map_err(|error| ReadError::damaged(at, error))
     }
 
     /// What stands at `at`.
@@ -213,7 +237,7 @@ impl CommitLog {
         let bytes = segment.file.read(from..readable).map_err(|error| ReadError::io(at, &error))?;
         match next_at(&bytes) {
             Scanned::Record { len } => {
-                let record = Record::parse(bytes.slice(..len as usize), at, self.crc(at));
+                let record = Record::parse_again(bytes.slice(..len as usize), at, self.crc(at));
                 Ok(Next::Record(record.map_err(|error| ReadError::damaged(at, error))?))
             }
             Scanned::Blank { .. } => Ok(Next::Segment(self.segment_end(at))),
@@ -245,7 +269,7 @@ impl CommitLog {
         at: PhysicalOffset,
         upto: PhysicalOffset,
         budget: usize,
-        taken: &mut Vec<DispatchFact>,
+        taken: &mut VecDeque<DispatchFact>,
     ) -> Result<PhysicalOffset, PhysicalOffset> {
         self.head().facts.take(at, upto, budget, taken)
     }

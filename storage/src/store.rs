@@ -119,7 +119,7 @@ impl Store {
         }
         let placed = |placed| results.push(Ok(Receipt::new(self.clone(), placed)));
         let appended = self.0.append(staged, false, placed);
-        self.0.drive();
+        self.0.follow();
         if let Err(error) = appended {
             results.resize(messages.len() - refused.len(), Err(error));
         }
@@ -280,7 +280,7 @@ impl Store {
             self.0.stage(&mut staged, message)?;
         }
         self.0.append(staged, true, |it| placed(Receipt::new(self.clone(), it)))?;
-        self.0.drive();
+        self.0.follow();
         Ok(())
     }
 }
@@ -384,8 +384,7 @@ impl Queue {
     /// # Errors
     /// [`ReadError`]; records before the one that cannot be read are not returned.
     pub fn read(&self, from: QueueOffset, count: usize) -> Result<Vec<Record>, ReadError> {
-        let entries = self.entries(from, count)?;
-        entries.iter().map(|entry| self.record(entry)).collect()
+        self.store.0.log.records(&self.entries(from, count)?)
     }
 
     /// The record that an entry points at, checked.
@@ -393,7 +392,7 @@ impl Queue {
     /// # Errors
     /// [`ReadError`].
     pub fn record(&self, entry: &QueueEntry) -> Result<Record, ReadError> {
-        self.store.0.log.record_of_size(entry.physical, entry.size)
+        self.store.0.log.record_named(entry)
     }
 
     /// The first message stored at or after `ms` (ms since the Unix epoch), or the last one stored
@@ -445,8 +444,13 @@ impl Inner {
 
     fn append(&self, staged: Staged, together: bool, placed: impl FnMut(Placed)) -> Result<(), AppendError> {
         self.admit()?;
+        let publish = match self.options.background {
+            Background::Steps => CommitLog::publish,
+            _ => CommitLog::publish_and_write,
+        };
         // A close may come in between.
-        self.log.append(staged, together, placed).map_err(|error| self.admit().err().unwrap_or(error))
+        let appended = self.log.append(staged, together, publish, placed);
+        appended.map_err(|error| self.admit().err().unwrap_or(error))
     }
 
     pub(crate) fn admit(&self) -> Result<(), AppendError> {
@@ -461,12 +465,18 @@ impl Inner {
 
     /// Moves everything on that can move at once: writes, starts a flush, dispatches.
     pub(crate) fn drive(self: &Arc<Self>) {
-        if self.options.background == Background::Steps {
-            return;
+        if self.options.background != Background::Steps {
+            self.log.write();
         }
-        self.log.write();
-        self.flush_if_wanted();
-        self.dispatch();
+        self.follow();
+    }
+
+    /// Starts a flush of what was written, and dispatches it.
+    fn follow(self: &Arc<Self>) {
+        if self.options.background != Background::Steps {
+            self.flush_if_wanted();
+            self.dispatch();
+        }
     }
 
     pub(crate) fn flush_if_wanted(self: &Arc<Self>) {
@@ -519,7 +529,7 @@ impl Inner {
     ) -> Result<PhysicalOffset, DispatchError> {
         let mut facts = std::mem::take(&mut dispatcher.facts);
         let dispatched = match self.log.take_facts(dispatcher.dispatched(), upto, budget, &mut facts) {
-            Ok(end) => dispatcher.step_facts(&facts, end),
+            Ok(end) => dispatcher.step_facts(facts.make_contiguous(), end),
             Err(start) => dispatcher.step(&*self.log, upto.min(start), budget),
         };
         facts.clear();

@@ -146,7 +146,7 @@ impl Subscription {
     }
 
     fn record(&self, entry: &QueueEntry) -> Result<Record, ReadError> {
-        self.store.0.log.record_of_size(entry.physical, entry.size)
+        self.store.0.log.record_named(entry)
     }
 
     /// Whether nothing more will become readable, and whether that is in order.

@@ -15,6 +15,8 @@ use crate::{Epoch, PhysicalOffset, Position, QueueId, QueueOffset, TopicName};
 
 /// Records of a batch among which the queue of the next one is looked for, before the table of all.
 const QUEUES_REMEMBERED: usize = 8;
+/// A buffer above this size is not kept for the next append.
+const BUFFER_KEPT_MAX: usize = 256 << 10;
 /// The blank that must fit behind every record.
 const BLANK_LEN: u64 = BLANK_LEN_MIN as u64;
 
@@ -94,7 +96,7 @@ impl From<MessageError> for AppendError {
     }
 }
 
-/// Records, encoded and not yet numbered, each with what its queue will say of it.
+/// Encoded records, each with what its queue will say of it; or bytes that another node appended.
 #[derive(Default)]
 pub(crate) struct Staged {
     bytes: Vec<u8>,
@@ -105,18 +107,13 @@ struct StagedRecord {
     encoded: Encoded,
     /// Goes on to the dispatcher when the record gets its number. `None` from the start for control
     /// records and prepared or rolled-back transactions: no number and no entry.
-    entry: Option<StagedEntry>,
-    /// Both 0 until the record is numbered.
-    start: PhysicalOffset,
-    queue_offset: QueueOffset,
-}
-
-/// What a queue entry says besides where the record came to stand.
-struct StagedEntry {
-    queue: Arc<ConsumeQueue>,
+    queue: Option<Arc<ConsumeQueue>>,
     tags: TagsCode,
     /// Messages in the record: more than one for an inner batch.
     messages: u16,
+    /// Both 0 until the record is numbered.
+    start: PhysicalOffset,
+    queue_offset: QueueOffset,
 }
 
 /// A numbered range that was not published yet.
@@ -172,21 +169,37 @@ impl Staged {
         }
         let encoded = record::encode(message, store_host, &mut self.bytes)?;
         let queued = message.transaction().is_queued() && !rules.is_system(message.topic.as_str());
-        let entry = queued.then(|| StagedEntry {
-            queue,
+        self.records.push(StagedRecord {
+            encoded,
+            queue: queued.then_some(queue),
             tags: TagsCode::of(message.topic.as_str(), message.properties(), &rules.delay_levels),
             messages,
+            start: PhysicalOffset(0),
+            queue_offset: QueueOffset(0),
         });
-        let (start, queue_offset) = (PhysicalOffset(0), QueueOffset(0));
-        self.records.push(StagedRecord { encoded, entry, start, queue_offset });
         Ok(())
     }
 
     /// The queue `id` of `topic`, if one of the last few records goes there.
     pub(crate) fn queue(&self, topic: &TopicName, id: QueueId) -> Option<Arc<ConsumeQueue>> {
-        let queues = self.records.iter().rev().take(QUEUES_REMEMBERED).filter_map(|it| it.entry.as_ref());
-        let mut queues = queues.map(|entry| &entry.queue);
+        let mut queues = self.records.iter().rev().take(QUEUES_REMEMBERED).filter_map(|it| it.queue.as_ref());
         queues.find(|queue| queue.id() == id && queue.topic() == topic).cloned()
+    }
+
+    /// Bytes that need no number: a blank, or copied ones.
+    pub(super) fn raw(bytes: Vec<u8>) -> Self {
+        Self { bytes, records: Vec::new() }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empty, with room for about as much; `None` when that is too much to keep.
+    pub(super) fn recycled(mut self) -> Option<Self> {
+        self.bytes.clear();
+        self.records.clear();
+        (self.bytes.capacity() <= BUFFER_KEPT_MAX).then_some(self)
     }
 
     fn is_empty(&self) -> bool {
@@ -204,7 +217,9 @@ enum Gate {
 impl CommitLog {
     /// Room to encode `count` records into; its buffer comes back to the log when it was written.
     pub(crate) fn staging(&self, count: usize) -> Staged {
-        Staged { bytes: self.buffers.pop().unwrap_or_default(), records: Vec::with_capacity(count) }
+        let mut staged = self.buffers.pop().unwrap_or_default();
+        staged.records.reserve(count);
+        staged
     }
 
     /// Encodes `message`, which goes to `queue`, behind what is staged already.
@@ -217,20 +232,21 @@ impl CommitLog {
         staged.push(message, self.options.store_host, &self.options.rules, queue)
     }
 
-    /// Reserves, fills and publishes `staged`; nothing is written yet. With `together` all records
-    /// stand in one segment or none is accepted; without, a prefix of them may have been accepted
-    /// when an error comes: those that `placed` was called with.
+    /// Reserves and fills `staged` and hands it to `publish`. With `together` all records stand in one
+    /// segment or none is accepted; without, a prefix of them may have been accepted when an error
+    /// comes: those that `placed` was called with.
     pub(crate) fn append(
         &self,
         mut staged: Staged,
         together: bool,
+        publish: fn(&Self, Reservation),
         mut placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
         while !staged.is_empty() {
             let mut reservation = self.reserve(&mut staged, together)?;
             reservation.fill();
             reservation.placed().for_each(&mut placed);
-            self.publish(reservation);
+            publish(self, reservation);
         }
         Ok(())
     }
@@ -287,10 +303,13 @@ impl CommitLog {
 
     /// Hands a filled reservation to the writer.
     pub(crate) fn publish(&self, reservation: Reservation) {
-        let mut head = self.head();
+        self.publish_to(&mut self.head(), reservation);
+    }
+
+    pub(super) fn publish_to(&self, head: &mut Head, reservation: Reservation) {
         let index =
             usize::try_from(reservation.slot - head.first_slot).expect("a reserved slot is still there");
-        head.slots[index].bytes = Some(reservation.records.bytes);
+        head.slots[index].published = Some(reservation.records);
         let end = head.extend_published();
         // Under the lock of the head, so that the mark never moves backwards.
         self.marks.appended(end);
@@ -343,7 +362,7 @@ impl CommitLog {
             return Ok(left - BLANK_LEN);
         }
         let blank = blank::encode(u32::try_from(left).expect("a segment has less than 4 GiB"));
-        let slot = Slot { start: head.end, len: left, bytes: Some(blank.to_vec()) };
+        let slot = Slot { start: head.end, len: left, published: Some(Staged::raw(blank.to_vec())) };
         head.slots.push_back(slot);
         head.staged += left.min(BLANK_LEN);
         head.end = start;
@@ -371,6 +390,9 @@ impl Staged {
 
     /// Keeps what stands behind the first `records`, which take `len` bytes, and returns those.
     fn split_off_front(&mut self, records: usize, len: u64) -> Self {
+        if records == self.records.len() {
+            return std::mem::take(self);
+        }
         let len = usize::try_from(len).expect("staged in memory");
         let rest = Self { bytes: self.bytes.split_off(len), records: self.records.split_off(records) };
         std::mem::replace(self, rest)
@@ -398,10 +420,11 @@ impl Head {
                 break;
             }
             record.start = self.end;
-            if let Some(StagedEntry { queue, tags, messages }) = record.entry.take() {
+            if let Some(queue) = record.queue.take() {
+                let messages = record.messages;
                 record.queue_offset = queue.take_numbers(messages.into());
                 let (physical, offset) = (record.start, record.queue_offset);
-                let tags_code = tags.at(self.store_ms);
+                let tags_code = record.tags.at(self.store_ms);
                 let entry = QueueEntry { physical, size, tags_code, offset, messages };
                 self.facts.push(DispatchFact { queue, entry, store_ms: self.store_ms });
             }
@@ -409,7 +432,7 @@ impl Head {
             records += 1;
         }
         let len = self.end.0 - start.0;
-        self.slots.push_back(Slot { start, len, bytes: None });
+        self.slots.push_back(Slot { start, len, published: None });
         self.staged += len;
         let slot = self.first_slot + self.slots.len() as u64 - 1;
         Taken { slot, records, len }
@@ -417,13 +440,14 @@ impl Head {
 
     /// The newest segment, if it holds the byte at `at`.
     pub(super) fn segment_of(&self, at: PhysicalOffset) -> Option<&Segment> {
-        self.segment.as_ref().filter(|segment| segment.start <= at && at < segment.end())
+        self.segment.as_ref().filter(|segment| segment.holds(at))
     }
 
     /// Counts the slots that can be written now and gives the end of the last one.
     pub(super) fn extend_published(&mut self) -> PhysicalOffset {
-        let more = self.slots.iter().skip(self.published).take_while(|slot| slot.bytes.is_some()).count();
-        self.published += more;
+        while self.slots.get(self.published).is_some_and(|slot| slot.published.is_some()) {
+            self.published += 1;
+        }
         self.slots.get(self.published).map_or(self.end, |open| open.start)
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::facts::Facts;
 use super::segments::{FOLDER, Segment, path};
-use super::{CommitLog, Slot};
+use super::{CommitLog, Slot, Staged};
 use crate::disk::{Directory, SegmentFile, write_all_at};
 use crate::error::{Failure, ReadError};
 use crate::log::AppendError;
@@ -92,7 +92,7 @@ impl CommitLog {
             let room = usize::try_from(segment - at.0 % segment).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             let len = now.len() as u64;
-            head.slots.push_back(Slot { start: at, len, bytes: Some(now.to_vec()) });
+            head.slots.push_back(Slot { start: at, len, published: Some(Staged::raw(now.to_vec())) });
             head.staged += len;
             at = at.after(len);
             head.end = at;

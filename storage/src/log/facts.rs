@@ -37,27 +37,30 @@ impl Facts {
         self.facts.push_back(fact);
     }
 
-    /// Moves the facts of the records in `at..upto`, at most `budget` of them, to `taken`. `Ok`:
-    /// everything before that position was in them. `Err`: there are none before that position.
+    /// Moves the facts of the records in `at..upto`, at most `budget` of them, to `taken`, which is
+    /// empty. `Ok`: everything before that position was in them. `Err`: there are none before that
+    /// position.
     pub(crate) fn take(
         &mut self,
         at: PhysicalOffset,
         upto: PhysicalOffset,
         budget: usize,
-        taken: &mut Vec<DispatchFact>,
+        taken: &mut VecDeque<DispatchFact>,
     ) -> Result<PhysicalOffset, PhysicalOffset> {
         if at < self.complete_from {
             return Err(self.complete_from);
         }
-        let mut next = upto;
-        while let Some(fact) = self.facts.pop_front() {
-            if taken.len() == budget || fact.entry.physical_end() > upto {
-                next = fact.entry.physical.min(upto);
-                self.facts.push_front(fact);
-                break;
-            }
-            taken.push(fact);
-        }
+        let all = self.facts.len() <= budget;
+        let next = if all && self.facts.back().is_none_or(|last| last.entry.physical_end() <= upto) {
+            // Most often; nothing is moved then.
+            std::mem::swap(&mut self.facts, taken);
+            upto
+        } else {
+            let is_before = |fact: &&DispatchFact| fact.entry.physical_end() <= upto;
+            let count = self.facts.iter().take(budget).take_while(is_before).count();
+            taken.extend(self.facts.drain(..count));
+            self.facts.front().map_or(upto, |next| next.entry.physical.min(upto))
+        };
         self.complete_from = next;
         Ok(next)
     }

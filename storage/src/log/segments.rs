@@ -26,6 +26,10 @@ impl Segment {
     pub(crate) fn end(&self) -> PhysicalOffset {
         self.start.after(self.file.len())
     }
+
+    pub(crate) fn holds(&self, at: PhysicalOffset) -> bool {
+        self.start <= at && at < self.end()
+    }
 }
 
 /// All files of the log, by start offset.

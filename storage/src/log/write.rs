@@ -6,8 +6,8 @@
 
 use std::io::{self, IoSlice};
 
-use super::segments::Segment;
-use super::{CommitLog, Head, Slot};
+use super::segments::{Segment, Segments};
+use super::{CommitLog, Head, Reservation, Slot, Staged};
 use crate::PhysicalOffset;
 use crate::disk::{SegmentFile, write_all_at};
 use crate::error::Failure;
@@ -17,13 +17,21 @@ use crate::planted::planted;
 const PARTS_MAX: usize = 1024;
 /// Bytes written with one call, unless a single slot is larger.
 const BYTES_MAX: u64 = 1 << 20;
-/// A buffer above this size is not kept for the next append.
-const BUFFER_KEPT_MAX: usize = 256 << 10;
 
 impl CommitLog {
     /// Writes everything published, unless somebody else is writing: then that one does.
     pub(crate) fn write(&self) {
-        self.writer.run(|| self.write_once());
+        self.writer.run(|| self.write_once(None));
+    }
+
+    /// Publishes, and writes everything published; both under one lock when nobody else is writing.
+    pub(crate) fn publish_and_write(&self, reservation: Reservation) {
+        let mut reservation = Some(reservation);
+        self.writer.run(|| self.write_once(reservation.take()));
+        if let Some(reservation) = reservation {
+            self.publish(reservation);
+            self.write();
+        }
     }
 
     /// Accepts nothing more, writes everything that was published without a gap, and nothing after
@@ -31,19 +39,27 @@ impl CommitLog {
     /// has opened by then.
     pub(crate) fn halt(&self) {
         self.head().accepting = false;
-        self.writer.halt(|| self.write_once());
+        self.writer.halt(|| self.write_once(None));
     }
 
-    /// One system call's worth. True when more is published already.
-    pub(super) fn write_once(&self) -> bool {
+    /// Publishes `reservation`, then one system call's worth. True when more is published already.
+    pub(super) fn write_once(&self, reservation: Option<Reservation>) -> bool {
+        let mut head = self.head();
+        if let Some(reservation) = reservation {
+            self.publish_to(&mut head, reservation);
+        }
         if self.failure().is_some() {
             return false;
         }
-        let Some(Taken { segment, first, rest, more }) = self.take_published() else { return false };
+        let Some(taken) = head.take_published(&self.segments, self.options.segment_bytes) else {
+            return false;
+        };
+        drop(head);
+        let Taken { segment, first, rest, more } = taken;
         let (start, end) = (first.start.0 - segment.start.0, rest.last().unwrap_or(&first).end());
         let written = write_slots(&*segment.file, start, &first, &rest);
-        let slots = std::iter::once(first).chain(rest);
-        slots.filter_map(|slot| slot.bytes).for_each(|bytes| self.keep_buffer(bytes));
+        self.recycle(first);
+        rest.into_iter().for_each(|slot| self.recycle(slot));
         match written {
             Ok(()) => {
                 segment.file.settle(end.0 - segment.start.0);
@@ -57,27 +73,10 @@ impl CommitLog {
         }
     }
 
-    /// Takes published slots of one segment off the head.
-    fn take_published(&self) -> Option<Taken> {
-        let mut head = self.head();
-        let count = head.slots_at_once(self.options.segment_bytes);
-        let first = if count > 0 { head.slots.pop_front() } else { None }?;
-        let rest: Vec<Slot> = head.slots.drain(..count - 1).collect();
-        head.published -= count;
-        head.first_slot += count as u64;
-        head.staged -= first.staged() + rest.iter().map(Slot::staged).sum::<u64>();
-        let segment = head.segment_of(first.start).cloned().or_else(|| self.segments.find(first.start));
-        let Some(segment) = segment else {
-            unreachable!("a reserved range lies in a segment that exists: {}", first.start);
-        };
-        Some(Taken { segment, first, rest, more: head.published > 0 })
-    }
-
-    fn keep_buffer(&self, mut bytes: Vec<u8>) {
-        if bytes.capacity() <= BUFFER_KEPT_MAX {
-            bytes.clear();
-            // A full pool drops the buffer.
-            drop(self.buffers.push(bytes));
+    fn recycle(&self, slot: Slot) {
+        if let Some(room) = slot.published.and_then(Staged::recycled) {
+            // A full pool drops it.
+            drop(self.buffers.push(room));
         }
     }
 }
@@ -97,19 +96,35 @@ impl Slot {
         self.start.after(self.len)
     }
 
-    fn staged(&self) -> u64 {
-        self.bytes.as_ref().map_or(0, Vec::len) as u64
+    fn bytes(&self) -> &[u8] {
+        self.published.as_ref().map_or(&[], Staged::bytes)
     }
 }
 
 impl Head {
+    /// Takes published slots of one segment.
+    fn take_published(&mut self, segments: &Segments, segment_bytes: u64) -> Option<Taken> {
+        let count = self.slots_at_once(segment_bytes);
+        let first = if count > 0 { self.slots.pop_front() } else { None }?;
+        let rest: Vec<Slot> = if count > 1 { self.slots.drain(..count - 1).collect() } else { Vec::new() };
+        self.published -= count;
+        self.first_slot += count as u64;
+        self.staged -= first.bytes().len() as u64;
+        self.staged -= rest.iter().map(|slot| slot.bytes().len() as u64).sum::<u64>();
+        let segment = self.segment_of(first.start).cloned().or_else(|| segments.find(first.start));
+        let Some(segment) = segment else {
+            unreachable!("a reserved range lies in a segment that exists: {}", first.start);
+        };
+        Some(Taken { segment, first, rest, more: self.published > 0 })
+    }
+
     /// Published slots from the front that one call may write: of one segment, and not too many.
     fn slots_at_once(&self, segment_bytes: u64) -> usize {
         let Some(first) = self.slots.front() else { return 0 };
         let segment_end = (first.start.0 / segment_bytes + 1) * segment_bytes;
         let mut bytes = 0;
         let fits = |slot: &&Slot| {
-            bytes += slot.staged();
+            bytes += slot.bytes().len() as u64;
             slot.start.0 < segment_end && (bytes <= BYTES_MAX || bytes == slot.len)
         };
         self.slots.iter().take(self.published.min(PARTS_MAX)).take_while(fits).count()
@@ -118,12 +133,10 @@ impl Head {
 
 /// Writes neighbouring slots, going on after short writes.
 fn write_slots(file: &dyn SegmentFile, mut at: u64, first: &Slot, rest: &[Slot]) -> io::Result<()> {
-    if let ([], Some(bytes)) = (rest, &first.bytes)
-        && !planted("Z42")
-    {
-        return write_all_at(file, at, bytes);
+    if rest.is_empty() && !planted("Z42") {
+        return write_all_at(file, at, first.bytes());
     }
-    let parts = std::iter::once(first).chain(rest).filter_map(|slot| slot.bytes.as_deref());
+    let parts = std::iter::once(first).chain(rest).map(Slot::bytes);
     let mut parts: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
     let mut rest = parts.as_mut_slice();
     while !rest.is_empty() {

@@ -59,6 +59,24 @@ impl Record {
         Ok(record)
     }
 
+    /// As [`Record::parse`], but without the body CRC when there is a right record CRC: that covers the
+    /// body and the field of the body CRC, so both are what was sealed. Whether those two agree was
+    /// looked at where the record came from (it was made here, or recovered or copied through
+    /// [`Record::parse`]) and cannot change since; `verify` looks again. RocketMQ computes one of
+    /// the two as well.
+    ///
+    /// # Errors
+    /// As [`Record::parse`].
+    pub(crate) fn parse_again(bytes: Bytes, at: PhysicalOffset, crc: RecordCrc) -> Result<Self, RecordError> {
+        let record = Self::unverified(bytes)?;
+        if record.physical() == at && record.record_crc() == Some(record.computed_crc()) {
+            return Ok(record);
+        }
+        // Says what is wrong, unless it is a record without a record CRC.
+        record.check(at, crc)?;
+        Ok(record)
+    }
+
     /// Looks at the record that starts at the first of `bytes`, in a range that was checked
     /// before (or will be by whoever gets it). Lengths, magic and ranges are checked, so that no
     /// accessor can fail; checksums and position are not.
@@ -85,7 +103,7 @@ impl Record {
         }
         match self.record_crc() {
             Some(found) => {
-                let expected = crc31(&self.bytes[..self.bytes.len() - SUFFIX_LEN]);
+                let expected = self.computed_crc();
                 if found != expected {
                     return Err(RecordError::RecordCrc { found, expected });
                 }
@@ -99,6 +117,11 @@ impl Record {
             None => {}
         }
         Ok(())
+    }
+
+    /// What the record CRC should be.
+    fn computed_crc(&self) -> u32 {
+        crc31(&self.bytes[..self.bytes.len() - SUFFIX_LEN])
     }
 
     /// The record as stored: a slice of the log.

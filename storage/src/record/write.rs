@@ -132,8 +132,9 @@ fn append_properties(encoded: &[u8], out: &mut Vec<u8>) -> Result<(), MessageErr
     let len_at = out.len();
     out.extend_from_slice(&[0; 2]);
     let start = out.len();
-    // A string without '#' holds no CRC to drop; looking for one byte is much cheaper.
-    if encoded.contains(&b'#') {
+    // A string without '#' holds no CRC to drop; looking for one byte, without a way out of the loop,
+    // is much cheaper.
+    if encoded.iter().fold(false, |found, byte| found | (*byte == b'#')) {
         properties::append_without(out, encoded, CRC32);
     } else {
         out.extend_from_slice(encoded);

@@ -154,7 +154,9 @@ impl RealFile {
         let frozen = self.mapping.frozen.load(Ordering::SeqCst);
         let clear = if frozen > changes_from { self.thaw() } else { Ok(()) };
         let result = clear.and_then(|()| Ok(write()?));
-        self.writing.store(u64::MAX, Ordering::SeqCst);
+        // Nobody may be let in by mistake but by the announcement: whoever reads this too late is
+        // refused, so it need not be ordered with what others store.
+        self.writing.store(u64::MAX, Ordering::Release);
         result
     }
 
