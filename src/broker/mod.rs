@@ -24,6 +24,7 @@ pub mod locks;
 pub mod membership;
 mod node;
 pub mod offsets;
+mod operator;
 mod options;
 pub mod polls;
 mod progress;
@@ -42,6 +43,6 @@ pub mod state;
 pub mod topics;
 mod turn;
 
-pub use node::{GroupOptions, GroupOptionsError};
+pub use node::{GroupOptions, GroupOptionsError, NodeView};
 pub use options::BrokerOptions;
 pub use start::{Broker, StartError, StopError};

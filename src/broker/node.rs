@@ -62,6 +62,14 @@ impl GroupOptions {
         Self { node, listen: peers[&node], peers, failover, mode, timing: Timing::default() }
     }
 
+    /// Finds out whether a broker can start with these.
+    ///
+    /// # Errors
+    /// [`GroupOptionsError`].
+    pub fn check(&self) -> Result<(), GroupOptionsError> {
+        self.settings().map(drop)
+    }
+
     /// What the replica is told.
     fn settings(&self) -> Result<Settings, GroupOptionsError> {
         if self.peers.contains_key(&NodeId(0)) {
@@ -126,7 +134,7 @@ impl std::error::Error for GroupOptionsError {}
 
 /// A broker's part in its group.
 pub struct Node {
-    options: GroupOptions,
+    pub options: GroupOptions,
     role: Mutex<Role>,
     /// Until the broker stops.
     member: Mutex<Option<Arc<Member>>>,
@@ -163,6 +171,30 @@ impl Node {
             Mode::Replicated { slaves, .. } => slaves.get().into(),
             Mode::Quorum => self.options.peers.len() / 2,
         }
+    }
+}
+
+/// Looks at a broker's part in its group, also while the broker stops. Does not keep it.
+#[derive(Clone)]
+pub struct NodeView(pub(super) Weak<Shared>);
+
+impl NodeView {
+    /// What it is now; `None`: it is in no group, or gone.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        Some(self.0.upgrade()?.node.as_ref()?.role())
+    }
+
+    /// What its part in the group last could not do, in words.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.0.upgrade()?.node.as_ref()?.trouble()
+    }
+}
+
+impl fmt::Debug for NodeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NodeView").field(&self.role()).finish()
     }
 }
 
@@ -301,7 +333,7 @@ impl Shared {
         Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark))
     }
 
-    fn not_leader(&self) -> Refusal {
+    pub fn not_leader(&self) -> Refusal {
         let leader = match self.node.as_ref().map(Node::role) {
             Some(Role::Follower { leader: Some(leader), .. }) => format!("node {leader} leads"),
             Some(Role::Leader { .. }) => "its leadership begins or ends".to_owned(),

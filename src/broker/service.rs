@@ -135,6 +135,8 @@ impl Shared {
                 let remark = "the configuration cannot be changed from remote";
                 Err(Refusal::new(response::NO_PERMISSION, remark))
             }
+            request::GET_NODE_STATUS => self.tell_status(connection, request),
+            request::TRANSFER_LEADERSHIP => self.begin_transfer(connection, request),
             request::CHECK_CLIENT_CONFIG => {
                 // Only asked for expressions other than tags.
                 Err(Refusal::system("The broker does not support consumer to filter message by SQL92"))

@@ -19,7 +19,7 @@ use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFS
 use super::delay::DelayQueues;
 use super::delivery::deliver_delayed;
 use super::groups::Groups;
-use super::node::{GroupOptionsError, JoinError, Node};
+use super::node::{GroupOptionsError, JoinError, Node, NodeView};
 use super::offsets::ConsumerOffsets;
 use super::options::BrokerOptions;
 use super::polls::Polls;
@@ -173,10 +173,10 @@ impl Broker {
         self.shared.node.as_ref()?.status()
     }
 
-    /// What its part in the group last could not do, in words.
+    /// A look at its part in the group that can be kept.
     #[must_use]
-    pub fn group_trouble(&self) -> Option<String> {
-        self.shared.node.as_ref()?.trouble()
+    pub fn node_view(&self) -> NodeView {
+        NodeView(Arc::downgrade(&self.shared))
     }
 
     /// Hands the leadership to node `to`, or to the one that has most. Without effect unless it leads

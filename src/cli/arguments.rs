@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::replication::ReplicationSettings;
 use super::settings::{BrokerSettings, Exposure};
 
 const EXIT_CODES: &str = "\
@@ -33,6 +34,9 @@ pub enum Command {
     Produce(ProduceArguments),
     /// Print what a topic holds, from where its group stands.
     Consume(ConsumeArguments),
+    /// Ask and steer a broker group.
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Look at a store directory.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -45,6 +49,10 @@ pub struct StandaloneArguments {
     /// Where the name server listens [default: 127.0.0.1:9876].
     #[arg(long, value_name = "IP:PORT")]
     pub name_server_listen: Option<SocketAddr>,
+    /// Instead of one broker, so many that elect (3, 5 or 7), and two name servers, for a look: their data in
+    /// DIR/node-1 and so on, their ports 10 apart.
+    #[arg(long, value_name = "NODES", value_parser = group_size, conflicts_with = "durability")]
+    pub group: Option<u16>,
     #[command(flatten)]
     pub server: ServerArguments,
 }
@@ -63,13 +71,16 @@ pub struct BrokerArguments {
     #[command(flatten)]
     pub broker: BrokerSettings,
     #[command(flatten)]
+    pub replication: ReplicationSettings,
+    #[command(flatten)]
     pub server: ServerArguments,
 }
 
 /// What all servers understand.
 #[derive(Debug, Args)]
 pub struct ServerArguments {
-    /// A TOML file with tables [broker], [name-server] and [exposure], whose keys are the long options;
+    /// A TOML file with tables [broker], [replication], [name-server] and [exposure], whose keys are the long
+    /// options;
     /// what is said on the command line wins.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -157,6 +168,56 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
         _ => Err("more than 0, at most 1000000000".to_owned()),
     }
+}
+
+fn group_size(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(size @ (3 | 5 | 7)) => Ok(size),
+        _ => Err("3, 5 or 7".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// What each node is, and how far it is.
+    Status(AdminArguments),
+    /// What would be lost if the leader died now.
+    Rpo(AdminArguments),
+    /// Who would lead if the leader died now, and what that would cost; nothing is done.
+    Drill(AdminArguments),
+    /// With manual failover: which slave to promote, what is lost, and what to run.
+    PromotePlan(AdminArguments),
+    /// Hand the leadership to another node, without a message lost.
+    Transfer(TransferArguments),
+}
+
+/// Which group is meant. Nodes listen to operators on their own machine only.
+#[derive(Clone, Debug, Args)]
+pub struct AdminArguments {
+    /// A name server that knows the group.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9876")]
+    pub name_server: SocketAddr,
+    /// The cluster's name.
+    #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
+    pub cluster: String,
+    /// The broker group's name.
+    #[arg(long, value_name = "NAME", default_value = "broker-a")]
+    pub broker_name: String,
+    /// These nodes, where clients find them, instead of those that the name server knows.
+    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
+    pub broker: Vec<SocketAddr>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TransferArguments {
+    #[command(flatten)]
+    pub group: AdminArguments,
+    /// To this node; without it, to the one that has most.
+    #[arg(long, value_name = "NUMBER")]
+    pub to: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

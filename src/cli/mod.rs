@@ -2,10 +2,12 @@
 //!
 //! Data goes to standard output, as JSON where asked for; everything else goes to standard error.
 
+mod admin;
 mod arguments;
 mod consume;
 mod measure;
 mod produce;
+mod replication;
 mod serve;
 mod settings;
 mod signals;
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Broker(arguments) => serve::broker(arguments),
         Command::Produce(arguments) => produce::produce(&arguments),
         Command::Consume(arguments) => consume::consume(&arguments),
+        Command::Admin(command) => admin::admin(&command),
         Command::Store(StoreCommand::Verify(arguments)) => verify::verify(&arguments),
     };
     match done {

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use staticfire::broker::BrokerOptions;
+use staticfire::broker::{BrokerOptions, GroupOptions};
 use staticfire::name_server::NameServerOptions;
 use staticfire::storage::{Durability, Retention, StoreOptions};
+
+use super::replication::ReplicationSettings;
 
 /// The largest configuration file that is read, in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
@@ -110,6 +112,7 @@ pub struct File {
     pub broker: BrokerSettings,
     pub name_server: NameServerSettings,
     pub exposure: Exposure,
+    pub replication: ReplicationSettings,
 }
 
 /// Why the settings are refused.
@@ -121,6 +124,8 @@ pub enum SettingsError {
     File { file: PathBuf, line: usize, column: usize, why: String },
     /// The address can be reached by others, and a protection is missing that nobody waived.
     Exposed { address: SocketAddr, missing: Vec<&'static str> },
+    /// The settings make no broker group.
+    Replication(String),
     /// Clients cannot dial this address.
     NotDialable { address: SocketAddr },
 }
@@ -136,6 +141,7 @@ impl fmt::Display for SettingsError {
                  nor TLS yet. Listen on 127.0.0.1, or accept what that means with {}",
                 missing.join(" and ")
             ),
+            Self::Replication(why) => write!(f, "replication: {why}"),
             Self::NotDialable { address } => {
                 write!(f, "clients cannot dial {address}; say with --advertise IP:PORT where they find it")
             }
@@ -225,6 +231,23 @@ impl BrokerSettings {
         Ok(options)
     }
 
+    /// The broker's part in its group, if it is in one.
+    pub fn group_options(
+        &self,
+        replication: &ReplicationSettings,
+        exposure: Exposure,
+    ) -> Result<Option<GroupOptions>, SettingsError> {
+        let options = replication.options().map_err(SettingsError::Replication)?;
+        if let Some(group) = &options {
+            exposure.permits(group.listen)?;
+            if self.durability.is_some() {
+                let why = "in a group, say with --mode what OK means, not with --durability";
+                return Err(SettingsError::Replication(why.to_owned()));
+            }
+        }
+        Ok(options)
+    }
+
     /// What the store is opened with.
     pub fn store_options(&self) -> StoreOptions {
         let mut options = StoreOptions::at(self.data());
@@ -250,7 +273,7 @@ impl Exposure {
     }
 
     /// Refuses addresses that others can reach, unless both protections were waived.
-    fn permits(self, address: SocketAddr) -> Result<(), SettingsError> {
+    pub fn permits(self, address: SocketAddr) -> Result<(), SettingsError> {
         let mut missing = Vec::new();
         if !self.without_authentication {
             missing.push("--without-authentication");

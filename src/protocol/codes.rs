@@ -202,6 +202,10 @@ pub mod request {
         BROKER_HEARTBEAT = 904;
         /// A name server tells brokers that their lowest id changed.
         NOTIFY_MIN_BROKER_ID_CHANGE = 905;
+        /// What a node of a broker group is: our own.
+        GET_NODE_STATUS = 21_001;
+        /// Hand the leadership of a broker group to another node: our own.
+        TRANSFER_LEADERSHIP = 21_002;
     }
 }
 
