@@ -38,6 +38,7 @@ final class Harness {
     private final List<String> mistakes = new ArrayList<>();
     private final List<Runnable> closing = new ArrayList<>();
     private int producers;
+    private int pollMillis = 30_000;
     private final PrintStream lines = System.out;
 
     Harness(String nameServer, String release, int messages, String only) throws Exception {
@@ -50,6 +51,11 @@ final class Harness {
         admin.setInstanceName("admin");
         admin.start();
         until("the broker is registered", 60, () -> brokerAddress() != null);
+    }
+
+    /** How often clients made from now on ask for routes. */
+    void pollRoutesEvery(int millis) {
+        pollMillis = millis;
     }
 
     /** Runs one scenario, closes the clients it opened and prints its line. */
@@ -171,6 +177,7 @@ final class Harness {
         var producer = new DefaultMQProducer(group);
         producer.setNamesrvAddr(nameServer);
         producer.setInstanceName(group);
+        producer.setPollNameServerInterval(pollMillis);
         producer.setSendMsgTimeout(10_000);
         // One send is one message: receipts are compared with what consumers see.
         producer.setRetryTimesWhenSendFailed(0);
@@ -185,6 +192,7 @@ final class Harness {
         var consumer = new DefaultMQPushConsumer(group(group));
         consumer.setNamesrvAddr(nameServer);
         consumer.setInstanceName(group(group) + "-" + member);
+        consumer.setPollNameServerInterval(pollMillis);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setConsumeThreadMin(4);
         consumer.setConsumeThreadMax(4);
