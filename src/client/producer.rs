@@ -27,6 +27,8 @@ use crate::protocol::names::{AUTO_CREATE_TOPIC, GroupName, group_of_retry_topic}
 
 /// A broker that failed is avoided this long: until routes are fresh.
 const AVOIDED_FOR: Duration = Duration::from_secs(30);
+/// Time between two attempts while a broker group has no leader.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -356,7 +358,8 @@ impl Inner {
     ) -> Result<SendResult, ClientError> {
         let deadline = self.client.now() + self.options.timeout;
         let mut failure = ClientError::TimedOut;
-        for attempts_left in (1..=self.options.retries.saturating_add(1)).rev() {
+        let mut attempts_left = self.options.retries.saturating_add(1);
+        while attempts_left > 0 {
             let left = deadline.since(self.client.now());
             if left.is_zero() {
                 break;
@@ -365,6 +368,7 @@ impl Inner {
             let limits = Limits { connecting: left / attempts_left, answer: left };
             match within(&*self.client.runtime, left, self.attempt(parcel, to, limits)).await {
                 Some(Err(error)) if is_worth_another_attempt(&error) => failure = error,
+                Some(Err(error)) if self.awaits_leader(parcel, to, &error) => failure = error,
                 Some(outcome) => {
                     outcome.as_ref().err().inspect(|error| self.client.doubt(&parcel.topic, error));
                     return outcome;
@@ -375,8 +379,32 @@ impl Inner {
                 }
             }
             self.client.doubt(&parcel.topic, &failure);
+            if self.awaits_leader(parcel, to, &failure) {
+                self.client.runtime.sleep(LEADER_PAUSE).await;
+            } else {
+                attempts_left -= 1;
+            }
         }
         Err(failure)
+    }
+
+    /// True when this attempt certainly stored nothing and there is no other broker to ask: a group that
+    /// elects has a leader soon, and until then attempts are not counted, but paced.
+    fn awaits_leader(&self, parcel: &Parcel, to: Option<&MessageQueue>, failure: &ClientError) -> bool {
+        let Some(route) = self.client.cached_route(&parcel.topic).filter(|_| self.options.retries > 0) else {
+            return false;
+        };
+        match failure {
+            ClientError::NoQueue { .. } => route.broker_datas.iter().any(|broker| broker.master().is_none()),
+            ClientError::Refused { code: response::SERVICE_NOT_AVAILABLE, .. }
+            | ClientError::Unreachable { .. } => {
+                let (avoided, now) = (lock(&self.avoided), self.client.now());
+                let is_avoided =
+                    |queue: &MessageQueue| avoided.get(&queue.broker_name).is_some_and(|until| *until > now);
+                to.is_some() || route::writable_queues(&parcel.topic, &route).iter().all(is_avoided)
+            }
+            _ => false,
+        }
     }
 
     async fn attempt(
