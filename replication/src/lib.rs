@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod acknowledgement;
+mod advice;
 mod control;
 mod epochs;
 mod group;
@@ -27,6 +28,7 @@ mod replica;
 pub mod wire;
 
 pub use acknowledgement::{Acknowledgement, Reached};
+pub use advice::{Advice, Load, LoadGauge, suggest};
 pub use control::{Barrier, CONTROL_TOPIC, control_topic};
 pub use epochs::{EpochStart, EpochTable, EpochTableError};
 pub use group::{DiskId, Group, GroupError, NodeId, Promise};

@@ -178,6 +178,8 @@ pub(crate) struct Inner {
     observer: Arc<dyn MemberObserver>,
     events: Mutex<Events>,
     state: Mutex<State>,
+    /// How far consumers may read at the others.
+    visible: Mutex<Vec<(NodeId, PhysicalOffset)>>,
     links: Links,
     me: Weak<Inner>,
 }
@@ -287,6 +289,7 @@ impl Member {
             transport,
             observer,
             events: Mutex::default(),
+            visible: Mutex::default(),
             state: Mutex::new(State {
                 replica,
                 incoming: Incoming::default(),
@@ -349,6 +352,14 @@ impl Member {
         self.inner.state().replica.in_sync(now_ms).len()
     }
 
+    /// How far consumers may read at each slave that was heard of lately: for [`crate::suggest`].
+    /// Empty on a node that does not lead. As of the last event; unlike the other questions it may be
+    /// asked while an observer is called.
+    #[must_use]
+    pub fn visible_ends(&self) -> Vec<(NodeId, PhysicalOffset)> {
+        self.inner.visible().clone()
+    }
+
     /// Hands the leadership to `to`, or to the node that has most; without effect on a follower.
     pub fn transfer(&self, to: Option<NodeId>) {
         self.inner.push(Event::Input(Input::Transfer { to }));
@@ -398,6 +409,10 @@ impl Inner {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn visible(&self) -> MutexGuard<'_, Vec<(NodeId, PhysicalOffset)>> {
+        self.visible.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn events(&self) -> MutexGuard<'_, Events> {

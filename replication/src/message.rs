@@ -51,6 +51,8 @@ pub struct Fetch {
     pub at: Position,
     /// What of it is on stable storage there; never above `at`.
     pub flushed: PhysicalOffset,
+    /// What consumers may read there; never above `at`.
+    pub visible: PhysicalOffset,
     /// The newest round it has heard of.
     pub round: u64,
     /// It copies, but counts for nothing.

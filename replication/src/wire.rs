@@ -157,8 +157,9 @@ fn put(out: &mut Vec<u8>, values: &[u64]) {
 
 fn put_request(out: &mut Vec<u8>, request: &Request) {
     match request {
-        Request::Fetch(Fetch { session, epoch, at, flushed, round, learner }) => {
-            put(out, &[*session, epoch.0, at.epoch.0, at.end.0, flushed.0, *round, u64::from(*learner)]);
+        Request::Fetch(Fetch { session, epoch, at, flushed, visible, round, learner }) => {
+            put(out, &[*session, epoch.0, at.epoch.0, at.end.0, flushed.0, visible.0, *round]);
+            put(out, &[u64::from(*learner)]);
         }
         Request::Vote(VoteRequest { epoch, last, pre, transfer }) => {
             put(out, &[epoch.0, last.epoch.0, last.end.0, u64::from(*pre), u64::from(*transfer)]);
@@ -263,6 +264,7 @@ impl<'a> Fields<'a> {
                 epoch: self.epoch()?,
                 at: self.position()?,
                 flushed: self.offset()?,
+                visible: self.offset()?,
                 round: self.u64()?,
                 learner: self.flag()?,
             }),
@@ -347,12 +349,13 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            (any::<u64>(), epoch(), position(), offset(), any::<u64>(), any::<bool>()).prop_map(
-                |(session, epoch, at, flushed, round, learner)| Request::Fetch(Fetch {
+            (any::<u64>(), epoch(), position(), offset(), offset(), any::<u64>(), any::<bool>()).prop_map(
+                |(session, epoch, at, flushed, visible, round, learner)| Request::Fetch(Fetch {
                     session,
                     epoch,
                     at,
                     flushed,
+                    visible,
                     round,
                     learner
                 })

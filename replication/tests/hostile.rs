@@ -41,7 +41,8 @@ fn ask(world: &mut World, from: u32, request: Request) -> Vec<Answer> {
 fn fetch(world: &World, end: u64, flushed: u64) -> Fetch {
     let at = Position { epoch: Epoch(1), end: PhysicalOffset(end) };
     let session = world.nodes[1].replica.session();
-    Fetch { session, epoch: Epoch(1), at, flushed: PhysicalOffset(flushed), round: 0, learner: false }
+    let (flushed, visible) = (PhysicalOffset(flushed), PhysicalOffset(0));
+    Fetch { session, epoch: Epoch(1), at, flushed, visible, round: 0, learner: false }
 }
 
 /// proves: I24, B49, Z28: an acknowledgement above what was sent is not believed

@@ -13,6 +13,7 @@
 //! there; whoever asks for them is told so.
 
 mod admin;
+mod advice;
 mod chores;
 pub mod config_files;
 mod consumers;

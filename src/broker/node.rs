@@ -156,7 +156,7 @@ impl Node {
         lock(&self.trouble).clone()
     }
 
-    fn member(&self) -> Option<Arc<Member>> {
+    pub fn member(&self) -> Option<Arc<Member>> {
         lock(&self.member).clone()
     }
 

@@ -1,6 +1,7 @@
 //! What a broker is called, where it listens, and its limits.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::node::GroupOptions;
@@ -36,6 +37,9 @@ pub struct BrokerOptions {
     pub auto_create_groups: bool,
     /// How many pulls may be held.
     pub polls: PollLimits,
+    /// Bytes handed to consumers in a second from which on this broker is busy, and below which it is
+    /// no more: a busy leader sends consumers to slaves for what these have. 32 to 64 MiB.
+    pub busy_reading: RangeInclusive<u64>,
     /// Its part in a group of brokers of that name, which copy and may elect; `id` counts for nothing
     /// then. `None`: it is alone.
     pub replication: Option<GroupOptions>,
@@ -57,6 +61,7 @@ impl Default for BrokerOptions {
             topics: TopicLimits::default(),
             auto_create_groups: true,
             polls: PollLimits::default(),
+            busy_reading: 32 << 20..=64 << 20,
             replication: None,
         }
     }

@@ -364,7 +364,8 @@ impl Shared {
         answer.ext = ExtFields::with_capacity(4, 128);
         answer.code = found.code;
         answer.remark = Some(found.status.to_owned());
-        answer.ext.push("suggestWhichBrokerId", 0);
+        let bytes = found.records.iter().map(Bytes::len).sum::<usize>() as u64;
+        self.advise(&mut answer, (&pull.topic, pull.queue), found.next, bytes);
         answer.ext.push("nextBeginOffset", found.next);
         answer.ext.push("minOffset", found.min);
         answer.ext.push("maxOffset", found.max);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use staticfire_storage::{QueueOffset, Store};
 use staticfire_transport::{BoxFuture, Command, Connection, ConnectionId, Monotonic, Runtime, Transport};
 
+use super::advice::ReadLoad;
 use super::config_files::ConfigFiles;
 use super::delay::DelayQueues;
 use super::groups::Groups;
@@ -61,6 +62,8 @@ pub struct Shared {
     pub changes: Signal,
     pub stopping: AtomicBool,
     pub counters: Counters,
+    /// How much consumers take.
+    pub read_load: ReadLoad,
     /// The state of the offsets that was last written to disk.
     pub written_offsets: AtomicU64,
     /// The same for the delay queues.
@@ -75,6 +78,8 @@ pub struct Counters {
     pub put: AtomicU64,
     /// Messages handed to consumers.
     pub got: AtomicU64,
+    /// Pulls whose consumer was told to ask a slave next.
+    pub advised_slave: AtomicU64,
 }
 
 impl Shared {

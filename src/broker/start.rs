@@ -14,6 +14,7 @@ use staticfire_storage::{
 };
 use staticfire_transport::{Connection, Listener, Runtime, Service, Transport};
 
+use super::advice::ReadLoad;
 use super::chores::{keep_house, keep_offsets, keep_persisted, watch_time};
 use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFSETS, GROUPS, TOPICS};
 use super::delay::DelayQueues;
@@ -321,6 +322,7 @@ fn open(
         changes: Signal::default(),
         stopping: AtomicBool::new(false),
         counters: Default::default(),
+        read_load: ReadLoad::new(options.busy_reading.clone()),
         written_offsets: AtomicU64::new(0),
         written_delays: Mutex::default(),
         started_ms: now_ms,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use staticfire::broker::GroupOptions;
+use staticfire::broker::{BrokerOptions, GroupOptions};
 use staticfire::protocol::body::MemberGroupBody;
 use staticfire::protocol::codes::request;
 use staticfire::protocol::header::Header;
@@ -35,6 +35,16 @@ pub fn manual(seed: u64, mode: &str) -> Running {
 }
 
 pub fn cluster(seed: u64, failover: fn(u8) -> Failover, mode: Mode) -> Cluster {
+    cluster_with(seed, failover, mode, |_| {})
+}
+
+/// The same, with other options of the brokers.
+pub fn cluster_with(
+    seed: u64,
+    failover: fn(u8) -> Failover,
+    mode: Mode,
+    change: fn(&mut BrokerOptions),
+) -> Cluster {
     println!("seed {seed}");
     Cluster::seeded(seed).members(3).name_servers(2).broker_options(move |node, options| {
         let Node::Broker { group, id } = node else { return };
@@ -42,6 +52,7 @@ pub fn cluster(seed: u64, failover: fn(u8) -> Failover, mode: Mode) -> Cluster {
         let peers = (0..3).map(|id| (number(id), (Node::Broker { group, id }.ip(), 10912).into())).collect();
         let replication = GroupOptions::new(number(id), peers, failover(id));
         options.replication = Some(GroupOptions { mode, ..replication });
+        change(options);
     })
 }
 

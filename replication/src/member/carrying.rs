@@ -45,6 +45,7 @@ impl Inner {
         self.watch_marks(&mut state);
         self.note_epochs(&mut state);
         self.show_role(&mut state);
+        *self.visible() = state.replica.visible_ends(self.now());
     }
 
     /// Gives the replica an input, and then those that its effects bring up, each after all effects

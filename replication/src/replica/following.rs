@@ -141,7 +141,8 @@ impl Replica {
         let round = self.following().map_or(0, |following| following.round);
         let flushed = if self.settings.planted("Z27") { at.end } else { self.flushed.min(at.end) };
         let (session, epoch, learner) = (self.session, self.epoch(), !self.is_voter());
-        let fetch = Fetch { session, epoch, at, flushed, round, learner };
+        let visible = self.confirmed.min(at.end);
+        let fetch = Fetch { session, epoch, at, flushed, visible, round, learner };
         self.send(Effect::Ask { to: self.asked, request: Request::Fetch(fetch) }, effects);
     }
 

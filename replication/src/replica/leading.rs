@@ -48,6 +48,8 @@ struct Follower {
     matched: PhysicalOffset,
     /// And on its stable storage up to here.
     flushed: PhysicalOffset,
+    /// What consumers may read there.
+    visible: PhysicalOffset,
     /// Sent in this session up to here; `None` before the logs are known to agree.
     sent: Option<PhysicalOffset>,
     told_confirmed: PhysicalOffset,
@@ -65,6 +67,8 @@ pub struct ReplicaProgress {
     pub matched: PhysicalOffset,
     /// And on its stable storage up to here.
     pub flushed: PhysicalOffset,
+    /// And consumers may read it there up to here.
+    pub visible: PhysicalOffset,
     /// When it last asked; `None`: not in this epoch.
     pub heard_ms: Option<Millis>,
     /// It counts for nothing yet.
@@ -91,6 +95,7 @@ impl Leading {
         let shown = |follower: &Follower| ReplicaProgress {
             matched: follower.matched,
             flushed: follower.flushed,
+            visible: follower.visible,
             heard_ms: follower.heard_ms,
             learner: follower.learner,
             parked: follower.parked.len(),
@@ -205,6 +210,8 @@ impl Replica {
         if session > follower.session {
             follower.session = session;
             follower.sent = None;
+            // It may have lost what it showed in an earlier life.
+            follower.visible = PhysicalOffset(0);
             follower.told_confirmed = PhysicalOffset(0);
             void.extend(follower.parked.drain(..));
         }
@@ -241,6 +248,7 @@ impl Replica {
         follower.matched = follower.matched.max(fetch.at.end);
         let flushed = if trusting { fetch.flushed } else { fetch.flushed.min(fetch.at.end) };
         follower.flushed = follower.flushed.max(flushed);
+        follower.visible = follower.visible.max(fetch.visible.min(fetch.at.end));
         follower.parked.push_back((token, now));
         let surplus = follower.parked.len() > PARKED_MAX;
         self.advance(effects);
@@ -451,14 +459,28 @@ impl Replica {
     /// Slaves that count for the mode: heard of lately, and reported once.
     #[must_use]
     pub fn in_sync(&self, now: Millis) -> BTreeSet<NodeId> {
-        let Role::Leading(leading) = &self.role else { return BTreeSet::new() };
+        self.heard_lately(now).map(|(node, _)| node).collect()
+    }
+
+    /// How far consumers may read at slaves that were heard of lately: for [`crate::suggest`].
+    #[must_use]
+    pub fn visible_ends(&self, now: Millis) -> Vec<(NodeId, PhysicalOffset)> {
+        self.heard_lately(now).map(|(node, follower)| (node, follower.visible)).collect()
+    }
+
+    fn heard_lately(&self, now: Millis) -> impl Iterator<Item = (NodeId, &Follower)> {
+        let followers = match &self.role {
+            Role::Leading(leading) => Some(&leading.followers),
+            _ => None,
+        };
         let patience = self.settings.timing.election_max_ms;
-        let lately = |follower: &Follower| {
+        let lately = move |follower: &Follower| {
             follower.sent.is_some()
                 && !follower.learner
                 && follower.heard_ms.is_some_and(|heard| now < heard + patience)
         };
-        leading.followers.iter().filter(|(_, follower)| lately(follower)).map(|(node, _)| *node).collect()
+        let all = followers.into_iter().flatten().map(|(node, follower)| (*node, follower));
+        all.filter(move |(_, follower)| lately(follower))
     }
 
     /// The operator's generation that an epoch belongs to, in manual mode.
