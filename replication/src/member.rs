@@ -233,7 +233,8 @@ pub(crate) struct State {
     /// Waiters are set for these ends.
     waiting_written: Option<Position>,
     waiting_flushed: Option<Position>,
-    noted: PhysicalOffset,
+    /// Where the log ended when its epochs were noted.
+    noted: Position,
 }
 
 impl Member {
@@ -273,7 +274,7 @@ impl Member {
         }
         let log = notes::read_epochs(&store).map_err(MemberError::Notes)?;
         let session = u64::try_from(runtime.wall_ms()).unwrap_or(0) << 16;
-        let noted = log.end();
+        let noted = log.last();
         let (flushed, confirmed) = (marks.flushed, marks.confirmed);
         let remembered = Remembered { disk, promise, log, flushed, confirmed, session };
         let replica = Replica::new(options.settings.clone(), runtime.random(), remembered);

@@ -96,13 +96,14 @@ fn encode_promise(disk: DiskId, promise: &Promise) -> Vec<u8> {
     sealed(PROMISE_MAGIC, head.into_iter().chain(formed))
 }
 
-/// The epochs of the log of `store`.
+/// The epochs of the log of `store`. What was noted is corrected first of all: the log may have lost its
+/// end, and retention may since have removed barriers that only the note tells of.
 pub(crate) fn read_epochs(store: &Store) -> Result<EpochTable, NotesError> {
     let bytes =
         small_file::read(&**store.directory(), EPOCHS).map_err(|error| NotesError::Io(EPOCHS, error))?;
     let marks = store.marks();
     let cached = bytes.as_deref().and_then(|bytes| decode_epochs(bytes).ok());
-    let mut table = cached.unwrap_or_default();
+    let mut table = cached.clone().unwrap_or_default();
     table.truncate(marks.written);
     let mut epochs = Vec::new();
     let mut records = store.records(table.end().max(marks.min));
@@ -114,6 +115,9 @@ pub(crate) fn read_epochs(store: &Store) -> Result<EpochTable, NotesError> {
     }
     table.extend(&epochs, marks.written).map_err(NotesError::Epochs)?;
     table.forget(marks.min);
+    if cached.as_ref() != Some(&table) {
+        write_epochs(&**store.directory(), &table).map_err(|error| NotesError::Io(EPOCHS, error))?;
+    }
     Ok(table)
 }
 

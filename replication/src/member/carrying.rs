@@ -249,13 +249,16 @@ impl Inner {
         }
     }
 
-    /// The epochs found so far need not be looked for again.
+    /// The epochs found so far need not be looked for again. A new one is noted at once: retention may
+    /// remove its barrier, and then nothing else tells of it.
     fn note_epochs(&self, state: &mut State) {
         let log = state.replica.log();
-        if log.end().since(state.noted).is_none_or(|grown| grown >= NOTE_EVERY) {
-            state.noted = log.end();
-            // Only a cache: without it more is looked through at the next start.
-            drop(notes::write_epochs(&**self.store.directory(), log));
+        let newest = log.last().epoch;
+        let grown = log.end().since(state.noted.end).is_none_or(|grown| grown >= NOTE_EVERY);
+        if (grown || newest != state.noted.epoch)
+            && notes::write_epochs(&**self.store.directory(), log).is_ok()
+        {
+            state.noted = log.last();
         }
     }
 
@@ -266,7 +269,8 @@ impl Inner {
             Role::Leader { epoch: led, accepts, .. } if led == epoch => accepts,
             _ => true,
         };
-        let begun = replica.log().rows().last().is_some_and(|row| row.epoch == epoch);
+        // Not by the row of the epoch: retention removes it with the barrier.
+        let begun = replica.last().epoch == epoch;
         let role = match () {
             () if replica.is_stopped() => Role::Stopped,
             () if replica.leads() && begun => Role::Leader { epoch, serves: replica.serves(), accepts },
