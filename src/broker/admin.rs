@@ -74,9 +74,11 @@ impl Shared {
             (known, Need { topics: topics.revision(), ..Need::default() })
         };
         lock(&self.offsets).remove_topic(&topic);
-        self.store
-            .remove_topic(&name)
-            .map_err(|_| Refusal::system("some files of the topic could not be removed"))?;
+        // In a group, every node has to give the same numbers: the queues stay, and retention empties them.
+        if self.node.is_none() {
+            let removed = self.store.remove_topic(&name);
+            removed.map_err(|_| Refusal::system("some files of the topic could not be removed"))?;
+        }
         Ok(if known { self.when_settled(connection, request, need) } else { done(request) })
     }
 

@@ -86,7 +86,8 @@ pub async fn keep_offsets(shared: Arc<Shared>, saved: Setter<Result<(), StopErro
 }
 
 impl Shared {
-    fn present(&self) -> Need {
+    /// The newest changes of topics and groups.
+    pub fn present(&self) -> Need {
         Need { topics: read(&self.topics).revision(), groups: read(&self.groups).revision() }
     }
 

@@ -172,6 +172,8 @@ impl Shared {
         for (level, next) in &round.progress {
             delays.set_next(*level, *next);
         }
+        drop(delays);
+        self.log_soon();
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! Configuration of the consumer groups a broker knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::state::record::Row;
 use super::topics::Revision;
 use crate::protocol::body::{DataVersion, SubscriptionGroupConfig, SubscriptionGroupTable};
 use crate::protocol::names::GroupName;
@@ -27,6 +28,8 @@ pub struct Groups {
     version: DataVersion,
     revision: Revision,
     auto_create: bool,
+    /// Groups changed and not yet in the log of the broker group; `None`: nobody takes them there.
+    unlogged: Option<BTreeSet<GroupName>>,
 }
 
 impl Groups {
@@ -39,6 +42,7 @@ impl Groups {
             version: stored.data_version,
             revision: Revision::default(),
             auto_create,
+            unlogged: None,
         };
         let stored = stored.subscription_group_table.into_iter();
         let system =
@@ -88,11 +92,57 @@ impl Groups {
 
     /// Removes a group; false when there is none.
     pub fn remove(&mut self, name: &str, now_ms: i64) -> bool {
-        let known = self.groups.remove(name).is_some();
-        if known {
+        let known = self.groups.remove_entry(name);
+        if let Some((name, _)) = &known {
             self.change(now_ms);
+            self.log_later(name);
         }
-        known
+        known.is_some()
+    }
+
+    /// From here on changes are kept for [`Groups::take_changes`], with `all` every group there is.
+    pub fn log_changes(&mut self, all: bool) {
+        self.unlogged = Some(self.groups.keys().filter(|_| all).cloned().collect());
+    }
+
+    /// From here on they are not.
+    pub fn stop_logging(&mut self) {
+        self.unlogged = None;
+    }
+
+    /// The groups that changed since this was last asked, as they are now.
+    pub fn take_changes(&mut self) -> Vec<Row> {
+        let names = self.unlogged.as_mut().map(std::mem::take).unwrap_or_default();
+        let row = |name: GroupName| match self.groups.get(&name) {
+            Some(config) => Row::Group(name, Arc::clone(config)),
+            None => Row::GroupGone(name),
+        };
+        names.into_iter().map(row).collect()
+    }
+
+    /// What was taken did not get into the log.
+    pub fn log_later(&mut self, name: &GroupName) {
+        self.unlogged.as_mut().map(|names| names.insert(name.clone()));
+    }
+
+    /// What the log of the broker group says of a group; `None`: it is deleted.
+    pub fn follow(&mut self, name: &GroupName, config: Option<&Arc<SubscriptionGroupConfig>>, now_ms: i64) {
+        if self.groups.get(name) == config {
+            return;
+        }
+        self.change(now_ms);
+        match config {
+            Some(config) => drop(self.groups.insert(name.clone(), Arc::clone(config))),
+            None => drop(self.groups.remove(name)),
+        }
+    }
+
+    /// What the log of the broker group says of all groups but those of tools.
+    pub fn follow_all(&mut self, groups: &BTreeMap<GroupName, Arc<SubscriptionGroupConfig>>, now_ms: i64) {
+        let gone = |name: &&GroupName| !groups.contains_key(*name) && !SYSTEM_GROUPS.contains(&name.as_str());
+        let gone: Vec<GroupName> = self.groups.keys().filter(gone).cloned().collect();
+        gone.iter().for_each(|name| self.follow(name, None, now_ms));
+        groups.iter().for_each(|(name, config)| self.follow(name, Some(config), now_ms));
     }
 
     /// The number of the newest change.
@@ -116,6 +166,7 @@ impl Groups {
     }
 
     fn store(&mut self, name: GroupName, config: SubscriptionGroupConfig, now_ms: i64) {
+        self.log_later(&name);
         self.groups.insert(name, Arc::new(config));
         self.change(now_ms);
     }

@@ -26,6 +26,7 @@ use super::options::BrokerOptions;
 use super::polls::Poll;
 use super::refusal::Refusal;
 use super::shared::{Shared, lock};
+use super::state::Keeping;
 use super::turn::Reply;
 use crate::protocol::body::MASTER_ID;
 use crate::protocol::codes::{request, response};
@@ -140,16 +141,34 @@ pub struct Node {
     member: Mutex<Option<Arc<Member>>>,
     /// What it last could not do.
     trouble: Mutex<Option<String>>,
+    pub state: Keeping,
 }
 
 impl Node {
     pub fn new(options: GroupOptions) -> Self {
         let role = Mutex::new(Role::Follower { epoch: Epoch(0), leader: None });
-        Self { options, role, member: Mutex::default(), trouble: Mutex::default() }
+        let state = Keeping::default();
+        Self { options, role, member: Mutex::default(), trouble: Mutex::default(), state }
     }
 
+    /// What it is for clients: whoever leads serves once it took over the state of the group.
     pub fn role(&self) -> Role {
+        match self.member_role() {
+            Role::Leader { epoch, accepts, .. } if !self.state.took_over(epoch) => {
+                Role::Leader { epoch, serves: false, accepts }
+            }
+            role => role,
+        }
+    }
+
+    /// What it is in the group.
+    pub fn member_role(&self) -> Role {
         *lock(&self.role)
+    }
+
+    /// Something could not be done.
+    pub fn tell(&self, trouble: String) {
+        *lock(&self.trouble) = Some(trouble);
     }
 
     pub fn trouble(&self) -> Option<String> {
@@ -205,7 +224,7 @@ impl Told {
     fn trouble(&self, what: String) {
         let shared = self.0.upgrade();
         if let Some(node) = shared.as_ref().and_then(|shared| shared.node.as_ref()) {
-            *lock(&node.trouble) = Some(what);
+            node.tell(what);
         }
     }
 }
@@ -239,7 +258,11 @@ impl Shared {
         *lock(&node.role) = role;
         // Name servers are told.
         self.changes.raise();
-        // Whoever waits here may have to wait elsewhere.
+        self.look_again();
+    }
+
+    /// Whoever waits here may have to wait elsewhere.
+    pub fn look_again(self: &Arc<Self>) {
         let shared = Arc::clone(self);
         self.spawn(async move {
             let held = lock(&shared.polls).take_where(|_: &Poll<_>| true);
@@ -249,8 +272,9 @@ impl Shared {
 
     /// The log lost what stood from `to` to `end`; nothing of that was confirmed, unless the
     /// operator chose another node's log. The member's lock is held.
-    #[allow(clippy::unused_self, reason = "for what is derived from the log")]
-    fn on_cut(self: &Arc<Self>, _to: PhysicalOffset, _end: PhysicalOffset) {}
+    fn on_cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {
+        self.state_after_cut();
+    }
 
     /// Begins to take part in the group, if there is one.
     pub fn join(self: &Arc<Self>) -> Result<(), JoinError> {
@@ -384,6 +408,12 @@ impl Shared {
                 };
                 if !request.is_one_way() {
                     answers.push(answer);
+                }
+            }
+            // What was changed, or was seen of changes, must outlive this node.
+            if leads && let Err(Refusal { code, remark }) = shared.changes_confirmed().await {
+                for answer in &mut answers {
+                    (answer.code, answer.remark) = (code, Some(remark.clone()));
                 }
             }
             // A peer that is gone needs no answers.

@@ -5,9 +5,12 @@
 //! that, while the commit bit of a pull, which may come late from a former owner, only moves
 //! forward (I64).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use staticfire_storage::{QueueId, QueueOffset};
+use staticfire_storage::{QueueId, QueueOffset, TopicName};
+
+use super::state::record::Row;
+use crate::protocol::names::GroupName;
 
 /// Rows (topic, group, queue) kept at most; commits that would add one more are refused.
 pub const ROWS_MAX: usize = 1_000_000;
@@ -21,6 +24,17 @@ pub struct ConsumerOffsets {
     resets: BTreeMap<String, BTreeMap<String, Queues>>,
     rows: usize,
     changes: u64,
+    /// What is not yet in the log of the broker group; `None`: nobody takes it there.
+    unlogged: Option<Unlogged>,
+}
+
+/// Names of what changed.
+#[derive(Debug, Default)]
+struct Unlogged {
+    topics: BTreeSet<String>,
+    groups: BTreeSet<String>,
+    /// Group, topic and queue.
+    rows: BTreeSet<(String, String, QueueId)>,
 }
 
 /// Where a commit comes from.
@@ -145,7 +159,66 @@ impl ConsumerOffsets {
         }
         insert(&mut self.groups, group, topic, queue, offset);
         self.changes += 1;
+        self.log_row_later(group, topic, queue);
         true
+    }
+
+    fn log_row_later(&mut self, group: &str, topic: &str, queue: QueueId) {
+        let row = || (group.to_owned(), topic.to_owned(), queue);
+        self.unlogged.as_mut().map(|unlogged| unlogged.rows.insert(row()));
+    }
+
+    /// From here on changes are kept for [`ConsumerOffsets::take_changes`], with `all` every row there is.
+    pub fn log_changes(&mut self, all: bool) {
+        let rows = self.rows().filter(|_| all);
+        let rows = rows.map(|(group, topic, queue, _)| (group.to_owned(), topic.to_owned(), queue)).collect();
+        self.unlogged = Some(Unlogged { rows, ..Unlogged::default() });
+    }
+
+    /// From here on they are not.
+    pub fn stop_logging(&mut self) {
+        self.unlogged = None;
+    }
+
+    /// What changed since this was last asked, as it is now. Rows of names that no topic or group can have
+    /// are left out.
+    pub fn take_changes(&mut self) -> Vec<Row> {
+        let Unlogged { topics, groups, rows } =
+            self.unlogged.as_mut().map(std::mem::take).unwrap_or_default();
+        let topics = topics.iter().filter_map(|name| Some(Row::TopicForgotten(TopicName::new(name).ok()?)));
+        let groups = groups.iter().filter_map(|name| Some(Row::GroupForgotten(GroupName::new(name).ok()?)));
+        let row = |(group, topic, queue): &(String, String, QueueId)| {
+            let offset = self.known(group, topic, *queue)?;
+            Some(Row::Offset(GroupName::new(group).ok()?, TopicName::new(topic).ok()?, *queue, offset))
+        };
+        topics.chain(groups).chain(rows.iter().filter_map(row)).collect()
+    }
+
+    /// What was taken did not get into the log.
+    pub fn log_later(&mut self, row: &Row) {
+        match (row, &mut self.unlogged) {
+            (Row::Offset(group, topic, queue, _), _) => {
+                self.log_row_later(group.as_str(), topic.as_str(), *queue);
+            }
+            (Row::TopicForgotten(topic), Some(unlogged)) => {
+                unlogged.topics.insert(topic.to_string());
+            }
+            (Row::GroupForgotten(group), Some(unlogged)) => {
+                unlogged.groups.insert(group.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes over a row that the log of the broker group says.
+    pub fn follow(&mut self, group: &GroupName, topic: &TopicName, queue: QueueId, offset: QueueOffset) {
+        self.load(group.as_str(), topic.as_str(), queue, offset);
+        self.changes += 1;
+    }
+
+    /// Forgets everything, before it is said anew.
+    pub fn clear(&mut self) {
+        *self = Self { changes: self.changes + 1, ..Self::default() };
     }
 
     /// Takes the pending reset: the consumer knows of it now.
@@ -183,6 +256,7 @@ impl ConsumerOffsets {
 
     /// Forgets a deleted topic.
     pub fn remove_topic(&mut self, topic: &str) {
+        self.unlogged.as_mut().map(|unlogged| unlogged.topics.insert(topic.to_owned()));
         for table in [&mut self.groups, &mut self.resets] {
             table.retain(|_, topics| {
                 topics.remove(topic);
@@ -194,6 +268,7 @@ impl ConsumerOffsets {
 
     /// Forgets a deleted group.
     pub fn remove_group(&mut self, group: &str) {
+        self.unlogged.as_mut().map(|unlogged| unlogged.groups.insert(group.to_owned()));
         self.groups.remove(group);
         self.resets.remove(group);
         self.recount();

@@ -18,7 +18,7 @@ use crate::protocol::codes::response;
 use crate::protocol::filter::TagFilter;
 use crate::protocol::header;
 use crate::protocol::headers::{PullRequest, pull_flag};
-use crate::protocol::names::GroupName;
+use crate::protocol::names::{GroupName, STATE_TOPIC};
 
 /// The longest time a pull is held, whatever the client asks.
 const HOLD_MAX: Duration = Duration::from_secs(60);
@@ -403,6 +403,9 @@ pub struct Arrivals(pub OnceLock<Weak<Shared>>);
 impl Observer for Arrivals {
     fn dispatched(&self, arrivals: &[Arrival]) {
         let Some(shared) = self.0.get().and_then(Weak::upgrade) else { return };
+        if shared.node.is_some() && arrivals.iter().any(|arrival| arrival.topic.as_str() == STATE_TOPIC) {
+            shared.follow_state();
+        }
         let mut woken = Vec::new();
         {
             let mut polls = lock(&shared.polls);

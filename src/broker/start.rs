@@ -31,6 +31,7 @@ use super::service::Front;
 use super::settling::Settling;
 use super::shared::{Shared, lock};
 use super::signal::{Awaited, Signal, oneshot, until};
+use super::state::{keep_exported, keep_state};
 use super::topics::Topics;
 use crate::protocol::body::{ConsumerOffsetTable, DelayOffsetTable};
 
@@ -134,12 +135,19 @@ impl Broker {
             shared.spawn(keep_house(Arc::clone(&shared)));
         }
         let (tables, tables_saved) = oneshot();
-        shared.spawn(keep_persisted(Arc::clone(&shared), tables));
-        let (offsets, offsets_saved) = oneshot();
-        shared.spawn(keep_offsets(Arc::clone(&shared), offsets));
+        let mut saved = vec![tables_saved];
+        if shared.node.is_some() {
+            shared.spawn(keep_state(Arc::clone(&shared)));
+            shared.spawn(keep_exported(Arc::clone(&shared), tables));
+        } else {
+            let (offsets, offsets_saved) = oneshot();
+            saved.push(offsets_saved);
+            shared.spawn(keep_persisted(Arc::clone(&shared), tables));
+            shared.spawn(keep_offsets(Arc::clone(&shared), offsets));
+        }
         shared.spawn(watch_time(Arc::clone(&shared)));
         shared.spawn(deliver_delayed(Arc::clone(&shared)));
-        let broker = Self { shared, listener: Some(listener), saved: vec![tables_saved, offsets_saved] };
+        let broker = Self { shared, listener: Some(listener), saved };
         broker.register().await;
         Ok(broker)
     }
@@ -192,6 +200,7 @@ impl Broker {
     /// See [`StopError`].
     pub async fn stop(mut self) -> Result<(), StopError> {
         let shared = Arc::clone(&self.shared);
+        shared.log_soon();
         self.handed_over().await;
         shared.halt();
         self.listener = None;
@@ -336,6 +345,7 @@ fn open(
     let shared = Arc::new(shared);
     // Nothing was appended yet, so nothing was missed.
     let _ = arrivals.0.set(Arc::downgrade(&shared));
+    shared.load_state();
     Ok(shared)
 }
 

@@ -14,6 +14,7 @@
 //! Both end with the same state: it is a function of the log up to a position (I42). Changes say what is
 //! so from now on, never by how much, so one that is applied twice does no harm.
 
+mod keeping;
 pub mod record;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use staticfire_storage::{PhysicalOffset, QueueId, QueueOffset, ReadError, TopicN
 
 use crate::protocol::body::{SubscriptionGroupConfig, TopicConfig};
 use crate::protocol::names::GroupName;
+pub use keeping::{Keeping, keep_exported, keep_state};
 use record::{FormatError, Part, Row, StateRecord};
 
 /// A checkpoint is due when so many bytes of changes were applied since the last one, and at least as many
@@ -205,6 +207,28 @@ impl ReplicatedState {
         };
         let delays = self.delays.iter().map(|(level, next)| Row::Delay(*level, *next));
         topics.chain(groups).chain(self.offsets.iter().map(offset)).chain(delays)
+    }
+
+    /// The topics, without those that every broker has.
+    #[must_use]
+    pub const fn topics(&self) -> &BTreeMap<TopicName, Arc<TopicConfig>> {
+        &self.topics
+    }
+
+    /// The consumer groups.
+    #[must_use]
+    pub const fn groups(&self) -> &BTreeMap<GroupName, Arc<SubscriptionGroupConfig>> {
+        &self.groups
+    }
+
+    /// Where each group goes on in each queue.
+    pub fn offsets(&self) -> impl Iterator<Item = (&GroupName, &TopicName, QueueId, QueueOffset)> {
+        self.offsets.iter().map(|((group, topic, queue), offset)| (group, topic, *queue, *offset))
+    }
+
+    /// Where delivery of each delay level goes on.
+    pub fn delays(&self) -> impl Iterator<Item = (u8, QueueOffset)> {
+        self.delays.iter().map(|(level, next)| (*level, *next))
     }
 
     /// The number of the next record of the state queue: 0 when nothing was ever confirmed.

@@ -4,12 +4,13 @@
 //! and disk and survives restarts. The *revision* counts changes of this process and tells which
 //! of them are persisted and registered ("settled"): a topic is acknowledged only then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use staticfire_storage::{NameError, TopicName};
 
+use super::state::record::Row;
 use crate::protocol::body::{DataVersion, TopicConfig, TopicTable, permission};
 use crate::protocol::delay::LEVEL_MAX;
 use crate::protocol::names::{self, AUTO_CREATE_TOPIC, SCHEDULE_TOPIC};
@@ -51,6 +52,8 @@ pub struct Topics {
     revision: Revision,
     limits: TopicLimits,
     auto_created: usize,
+    /// Topics changed and not yet in the log of the group; `None`: nobody takes them there.
+    unlogged: Option<BTreeSet<TopicName>>,
 }
 
 /// How many topics there may be.
@@ -119,6 +122,7 @@ impl Topics {
             revision: Revision::default(),
             limits,
             auto_created: 0,
+            unlogged: None,
         };
         for (name, mut config) in stored.topic_config_table {
             if let Ok(topic) = TopicName::new(&name) {
@@ -240,11 +244,58 @@ impl Topics {
         if self.is_system(name) {
             return Err(TopicError::System);
         }
-        let known = self.topics.remove(name).is_some();
-        if known {
+        let known = self.topics.remove_entry(name);
+        if let Some((name, _)) = &known {
             self.change(now_ms);
+            self.log_later(name);
         }
-        Ok(known)
+        Ok(known.is_some())
+    }
+
+    /// From here on changes are kept for [`Topics::take_changes`], with `all` every topic there is.
+    pub fn log_changes(&mut self, all: bool) {
+        let own = |name: &&TopicName| all && !self.is_system(name.as_str());
+        self.unlogged = Some(self.topics.keys().filter(own).cloned().collect());
+    }
+
+    /// From here on they are not.
+    pub fn stop_logging(&mut self) {
+        self.unlogged = None;
+    }
+
+    /// The topics that changed since this was last asked, as they are now.
+    pub fn take_changes(&mut self) -> Vec<Row> {
+        let names = self.unlogged.as_mut().map(std::mem::take).unwrap_or_default();
+        let row = |name: TopicName| match self.topics.get(&name) {
+            Some(topic) => Row::Topic(name, Arc::clone(&topic.config)),
+            None => Row::TopicGone(name),
+        };
+        names.into_iter().map(row).collect()
+    }
+
+    /// What was taken did not get into the log.
+    pub fn log_later(&mut self, name: &TopicName) {
+        self.unlogged.as_mut().map(|names| names.insert(name.clone()));
+    }
+
+    /// What the log of the group says of a topic; `None`: it is deleted.
+    pub fn follow(&mut self, name: &TopicName, config: Option<&Arc<TopicConfig>>, now_ms: i64) {
+        if self.topics.get(name).map(|topic| &topic.config) == config {
+            return;
+        }
+        self.change(now_ms);
+        match config {
+            Some(config) => drop(self.insert(name.clone(), TopicConfig::clone(config))),
+            None => drop(self.topics.remove(name)),
+        }
+    }
+
+    /// What the log of the group says of all topics but those of the system.
+    pub fn follow_all(&mut self, topics: &BTreeMap<TopicName, Arc<TopicConfig>>, now_ms: i64) {
+        let gone = |name: &&TopicName| !topics.contains_key(*name) && !self.is_system(name.as_str());
+        let gone: Vec<TopicName> = self.topics.keys().filter(gone).cloned().collect();
+        gone.iter().for_each(|name| self.follow(name, None, now_ms));
+        topics.iter().for_each(|(name, config)| self.follow(name, Some(config), now_ms));
     }
 
     /// The number of the newest change.
@@ -293,6 +344,7 @@ impl Topics {
             _ => {}
         }
         self.change(now_ms);
+        self.log_later(&name);
         Ok(self.insert(name, config))
     }
 

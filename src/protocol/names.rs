@@ -20,6 +20,8 @@ pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 pub const RETRY_PREFIX: &str = "%RETRY%";
 /// Prefix of a group's dead-letter topic.
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
+/// Where brokers of a group keep what they know besides messages.
+pub const STATE_TOPIC: &str = "STATICFIRE_SYS_STATE";
 /// The namespace of order settings in the name server.
 pub const ORDER_TOPIC_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
 /// The producer group every official client process also registers.
@@ -63,7 +65,7 @@ pub fn is_closed_to_senders(topic: &str) -> bool {
 }
 
 fn is_own(topic: &str) -> bool {
-    topic.starts_with("rmq_sys_") || topic == CONTROL_TOPIC
+    topic.starts_with("rmq_sys_") || topic == CONTROL_TOPIC || topic == STATE_TOPIC
 }
 
 /// The name of a producer or consumer group: 1 to 120 bytes of `[%|A-Za-z0-9_-]`. Cloning shares

@@ -5,4 +5,5 @@
 mod advising;
 mod electing;
 mod manual;
+mod state;
 mod world;

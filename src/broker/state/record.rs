@@ -33,6 +33,7 @@
 //! nothing before it is needed by whoever has the checkpoint. A checkpoint counts once its last part
 //! is there; parts may have changes between them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -168,7 +169,8 @@ impl StateRecord {
 }
 
 /// The bodies of the records that hold these changes, in order.
-pub fn changes(rows: impl IntoIterator<Item = Row>) -> Vec<Vec<u8>> {
+#[must_use]
+pub fn changes(rows: &[Row]) -> Vec<Vec<u8>> {
     with_rows(rows, BODY_BYTES).into_iter().map(|rows| [head(None), rows].concat()).collect()
 }
 
@@ -189,12 +191,12 @@ pub(super) fn checkpoint(
 }
 
 /// The rows, put together up to so many bytes at a time; a larger row stands alone.
-fn with_rows(rows: impl IntoIterator<Item = Row>, bytes: usize) -> Vec<Vec<u8>> {
+fn with_rows<R: Borrow<Row>>(rows: impl IntoIterator<Item = R>, bytes: usize) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let mut now = Vec::new();
     for row in rows {
         let before = now.len();
-        row.write(&mut now);
+        row.borrow().write(&mut now);
         if now.len() > bytes && before > 0 {
             let row = now.split_off(before);
             all.push(std::mem::replace(&mut now, row));

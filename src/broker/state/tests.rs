@@ -67,7 +67,7 @@ impl History {
         let mut parts = Vec::new().into_iter();
         for act in acts {
             match act {
-                Act::Change(rows) => record::changes(rows).into_iter().for_each(|body| history.push(body)),
+                Act::Change(rows) => record::changes(&rows).into_iter().for_each(|body| history.push(body)),
                 Act::Begin(ago) => {
                     let of = history.states.len().saturating_sub(1 + ago);
                     let needed = PhysicalOffset(of as u64 * 100);
@@ -226,7 +226,7 @@ fn half_a_checkpoint_counts_for_nothing() {
 #[test]
 fn a_record_out_of_order_or_of_a_newer_program_is_not_applied() {
     let mut state = ReplicatedState::default();
-    let body = record::changes([Row::Delay(1, QueueOffset(5))]).remove(0);
+    let body = record::changes(&[Row::Delay(1, QueueOffset(5))]).remove(0);
     assert!(matches!(state.apply(QueueOffset(1), &body), Err(StateError::Order { .. })));
     for newer in [vec![2, 0], vec![1, 2], vec![1, 0, 200]] {
         let refused = state.apply(QueueOffset(0), &newer);
