@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use staticfire_transport::Endpoint;
+
 use super::node::GroupOptions;
 use super::polls::PollLimits;
 use super::topics::TopicLimits;
@@ -22,7 +24,7 @@ pub struct BrokerOptions {
     /// The address clients dial, when it is not the one listened on.
     pub advertised: Option<SocketAddr>,
     /// The name servers, each of which gets a connection.
-    pub name_servers: Vec<SocketAddr>,
+    pub name_servers: Vec<Endpoint>,
     /// Time between two registrations (10 to 60 s; RocketMQ's default: 30 s).
     pub registration_period: Duration,
     /// How long a send waits for its flush before it is answered "stored, but not flushed".

@@ -61,9 +61,15 @@ enum Failed {
 /// Keeps name server number `server` informed until the broker stops. `first` is raised after the
 /// first attempt.
 pub async fn keep_registered(shared: Arc<Shared>, server: usize, first: Arc<Signal>) {
-    let to = shared.options.name_servers[server];
     while !shared.is_stopping() {
-        serve(&shared, server, to, &first).await;
+        let endpoint = &shared.options.name_servers[server];
+        let found = endpoint.resolve(&*shared.transport).await.unwrap_or_default();
+        for to in found {
+            if shared.is_stopping() {
+                break;
+            }
+            serve(&shared, server, to, &first).await;
+        }
         shared.settling.unreachable(server);
         first.raise();
         let again = shared.now() + RETRY_PERIOD;

@@ -72,8 +72,9 @@ fn members(tcp: &Tcp, group: &AdminArguments) -> Result<Vec<SocketAddr>, Failure
     if !group.broker.is_empty() {
         return Ok(group.broker.clone());
     }
-    let server = group.name_server;
-    let not_known = |why: String| Failure::not_started(format!("name server {server}: {why}"));
+    let not_known = |why: String| Failure::not_started(format!("name server {}: {why}", group.name_server));
+    let found = tcp.block_on(group.name_server.resolve(tcp)).map_err(|error| not_known(error.to_string()))?;
+    let server = found[0];
     let head =
         MemberGroupRequest { cluster_name: group.cluster.clone(), broker_name: group.broker_name.clone() };
     let answer = call(tcp, server, head.on(Command::request(code::GET_BROKER_MEMBER_GROUP)));

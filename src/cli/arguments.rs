@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use staticfire::transport::Endpoint;
+
 use super::replication::ReplicationSettings;
 use super::settings::{BrokerSettings, Exposure};
 
@@ -94,8 +96,8 @@ pub struct ServerArguments {
 #[derive(Clone, Debug, Args)]
 pub struct ProduceArguments {
     /// A name server; may be given several times.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
-    pub name_server: Vec<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
+    pub name_server: Vec<Endpoint>,
     /// Where to send to. Brokers make it when it is new and they may.
     #[arg(long)]
     pub topic: String,
@@ -129,8 +131,8 @@ pub struct ProduceArguments {
 #[derive(Debug, Args)]
 pub struct ConsumeArguments {
     /// A name server; may be given several times.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
-    pub name_server: Vec<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
+    pub name_server: Vec<Endpoint>,
     /// Where to read; waited for when it is not there yet.
     #[arg(long)]
     pub topic: String,
@@ -195,8 +197,8 @@ pub enum AdminCommand {
 #[derive(Clone, Debug, Args)]
 pub struct AdminArguments {
     /// A name server that knows the group.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9876")]
-    pub name_server: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub name_server: Endpoint,
     /// The cluster's name.
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster: String,

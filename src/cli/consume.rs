@@ -38,7 +38,7 @@ pub fn consume(arguments: &ConsumeArguments) -> Result<(), Failure> {
     let group = GroupName::new(&arguments.group).map_err(Failure::not_started)?;
     let stop = signals::end_flag().map_err(Failure::not_started)?;
     let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
-    let options = ClientOptions::new(arguments.name_server.iter().copied());
+    let options = ClientOptions::new(arguments.name_server.iter().cloned());
     let client = Client::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options);
     let offsets = match &arguments.offsets {
         Some(path) => Some(Offsets::read(path, &group)?),

@@ -56,7 +56,7 @@ pub fn standalone(arguments: StandaloneArguments) -> Result<(), Failure> {
     }
     let name_server = host.name_server(name_server)?;
     let mut broker = settings.broker_options(exposure).map_err(Failure::not_started)?;
-    broker.name_servers.push(dialed(name_server.address()));
+    broker.name_servers.push(dialed(name_server.address()).into());
     let broker = host.broker(broker, &settings)?;
     let serving = Serving {
         command: "standalone",
@@ -195,7 +195,7 @@ impl Host {
         for node in 1..=size {
             let mut options = first.clone();
             options.listen = listen(node);
-            options.name_servers.extend(name_servers.iter().map(|server| dialed(server.address())));
+            options.name_servers.extend(name_servers.iter().map(|server| dialed(server.address()).into()));
             options.replication = Some(GroupOptions::new(NodeId(node.into()), peers.clone(), Failover::Raft));
             let data = Some(settings.data().join(format!("node-{node}")));
             brokers.push(self.broker(options, &BrokerSettings { data, ..settings.clone() })?);

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error};
 use staticfire::broker::{BrokerOptions, GroupOptions};
 use staticfire::name_server::NameServerOptions;
 use staticfire::storage::{Durability, Retention, StoreOptions};
+use staticfire::transport::Endpoint;
 
 use super::replication::ReplicationSettings;
 
@@ -67,8 +68,9 @@ pub struct BrokerSettings {
     #[serde(deserialize_with = "checked_name")]
     pub broker_name: Option<String>,
     /// A name server to register at; may be given several times.
-    #[arg(long, value_name = "IP:PORT", value_delimiter = ',')]
-    pub name_server: Vec<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[serde(deserialize_with = "endpoints")]
+    pub name_server: Vec<Endpoint>,
     /// Bytes of a commit log segment; must be what the store was made with [default: 1073741824].
     #[arg(long, value_name = "BYTES", value_parser = segment_bytes)]
     #[serde(deserialize_with = "checked_segment_bytes")]
@@ -320,6 +322,11 @@ fn checked_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 
 fn checked_segment_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     segment_bytes(&u64::deserialize(deserializer)?.to_string()).map(Some).map_err(D::Error::custom)
+}
+
+fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+    let all = Vec::<String>::deserialize(deserializer)?;
+    all.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub enum ClientError {
         /// The topic.
         topic: String,
     },
-    /// A route names an address that is not `ip:port`.
+    /// A name server or a broker of a route whose address is not `ip:port`, and no `host:port` that was found.
     Address {
         /// The text.
         found: String,
@@ -137,7 +137,9 @@ impl fmt::Display for ClientError {
                     "no queue of topic {topic} permits this now: its brokers have no master or forbid it"
                 )
             }
-            Self::Address { found } => write!(f, "a route names {found:?}, which is not ip:port"),
+            Self::Address { found } => {
+                write!(f, "{found:?} is no ip:port, and no host:port that can be found")
+            }
             Self::Unreachable { peer, kind } => write!(f, "no connection to {peer}: {kind}"),
             Self::NoAnswer { peer, error } => write!(f, "{peer}: {error}"),
             Self::Refused { peer, code, remark } => {

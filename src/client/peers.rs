@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use staticfire_transport::{Command, Connection, ConnectionId, Runtime, Service, Transport};
+use staticfire_transport::{Command, Connection, ConnectionId, Endpoint, Runtime, Service, Transport};
 
 use super::ClientError;
 use super::wait::{Promise, lock, promise, within};
@@ -40,6 +40,19 @@ pub(super) trait Greeting: Send + Sync {
 impl Peers {
     pub(super) fn new(transport: Arc<dyn Transport>, runtime: Arc<dyn Runtime>) -> Self {
         Self { transport, runtime, slots: Mutex::default() }
+    }
+
+    /// The addresses of `peer`, at least one, looked up within `limit`; the one in use is the first.
+    pub(super) async fn find(
+        &self,
+        peer: &Endpoint,
+        limit: Duration,
+    ) -> Result<Vec<SocketAddr>, ClientError> {
+        let unknown = || ClientError::Address { found: peer.to_string() };
+        let found = within(&*self.runtime, limit, peer.resolve(&*self.transport)).await;
+        let mut found = found.ok_or_else(unknown)?.map_err(|_| unknown())?;
+        found.sort_by_key(|address| self.open(*address).is_none());
+        Ok(found)
     }
 
     /// The open connection to `peer`, without dialling.

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use staticfire_transport::{CloseReason, Command, Connection, Monotonic, Runtime, Service, Transport};
+use staticfire_transport::{
+    CloseReason, Command, Connection, Endpoint, Monotonic, Runtime, Service, Transport,
+};
 
 use super::peers::{Greeting, Limits, Peers};
 use super::wait::{First, Signal, all_of, first_of, lock};
@@ -24,8 +26,9 @@ use crate::protocol::names::AUTO_CREATE_TOPIC;
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// The name servers, all equal. One is used at a time, another when it fails.
-    pub name_servers: Vec<SocketAddr>,
+    /// The name servers, all equal. One is used at a time, another when it fails. A host is looked up when
+    /// there is no connection to it.
+    pub name_servers: Vec<Endpoint>,
     /// Names the client within its groups. Default: unique.
     pub id: Option<String>,
     /// How often routes are asked for. Default: 30 s.
@@ -39,9 +42,9 @@ pub struct ClientOptions {
 impl ClientOptions {
     /// The defaults with these name servers.
     #[must_use]
-    pub fn new(name_servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub fn new(name_servers: impl IntoIterator<Item = impl Into<Endpoint>>) -> Self {
         Self {
-            name_servers: name_servers.into_iter().collect(),
+            name_servers: name_servers.into_iter().map(Into::into).collect(),
             id: None,
             route_interval: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(30),
@@ -220,16 +223,23 @@ impl Shared {
         let mut failure = ClientError::NameServers;
         for _ in 0..servers.len() {
             let mut turn = NameServerTurn::begin(&self.name_server);
-            let server = servers[turn.number % servers.len()];
+            let server = &servers[turn.number % servers.len()];
             let share = self.options.call_limit / u32::try_from(servers.len()).unwrap_or(u32::MAX);
+            let addresses = self.peers.find(server, share).await.unwrap_or_else(|error| {
+                failure = error;
+                Vec::new()
+            });
+            let share = share / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
             let limits = Limits::both(share.max(NAME_SERVER_LIMIT_MIN));
-            match self.peers.call(server, &self.service, None, request.clone(), limits).await {
-                Ok(answer) => {
-                    turn.answered = true;
-                    return Ok((server, answer));
+            for address in addresses {
+                match self.peers.call(address, &self.service, None, request.clone(), limits).await {
+                    Ok(answer) => {
+                        turn.answered = true;
+                        return Ok((address, answer));
+                    }
+                    Err(ClientError::Closed) => return Err(ClientError::Closed),
+                    Err(error) => failure = error,
                 }
-                Err(ClientError::Closed) => return Err(ClientError::Closed),
-                Err(error) => failure = error,
             }
         }
         Err(failure)
@@ -320,10 +330,24 @@ impl Shared {
         match answer.code {
             response::SUCCESS => {
                 let route = json::from_slice_tolerant(&answer.body.to_bytes());
-                route.map(Some).map_err(|error| not_understood(server, error))
+                let mut route: TopicRouteData = route.map_err(|error| not_understood(server, error))?;
+                self.find_brokers(&mut route).await;
+                Ok(Some(route))
             }
             response::TOPIC_NOT_EXIST => Ok(None),
             _ => Err(refused(server, answer)),
+        }
+    }
+
+    /// Puts addresses in the place of host names. A host that is not found keeps its name, and whoever
+    /// needs it is told.
+    async fn find_brokers(&self, route: &mut TopicRouteData) {
+        for address in route.broker_datas.iter_mut().flat_map(|broker| broker.broker_addrs.values_mut()) {
+            if let Ok(host @ Endpoint::Host { .. }) = address.parse()
+                && let Ok(found) = self.peers.find(&host, self.options.call_limit).await
+            {
+                *address = found[0].to_string();
+            }
         }
     }
 

@@ -157,7 +157,7 @@ impl Role for BrokerRole {
             name: format!("broker-{group}"),
             id: i64::from(id),
             listen: machine.address(),
-            name_servers: machine.name_servers.to_vec(),
+            name_servers: machine.name_servers.iter().map(|server| (*server).into()).collect(),
             ..BrokerOptions::default()
         };
         (self.options)(machine.node, &mut options);

@@ -68,7 +68,7 @@ impl World {
         let name_server = name_server(&network);
         let mut options = BrokerOptions {
             listen: (BROKER, 10911).into(),
-            name_servers: vec![name_server.address()],
+            name_servers: vec![name_server.address().into()],
             ..BrokerOptions::default()
         };
         change(&mut options);

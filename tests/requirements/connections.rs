@@ -81,8 +81,11 @@ fn the_same_client_works_on_sockets() {
     let directory = tempfile::tempdir().expect("a folder");
     let mut store = StoreOptions::at(directory.path());
     store.segment_bytes = 8 << 20;
-    let options =
-        BrokerOptions { listen: free(0), name_servers: vec![names.address()], ..BrokerOptions::default() };
+    let options = BrokerOptions {
+        listen: free(0),
+        name_servers: vec![names.address().into()],
+        ..BrokerOptions::default()
+    };
     let broker = tcp.block_on(Broker::start(Arc::clone(&transport), Arc::clone(&runtime), options, store));
     let broker = broker.expect("a fresh store opens");
     let client = Client::new(transport, runtime, ClientOptions::new([names.address()]));

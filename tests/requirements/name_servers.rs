@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use staticfire::client::ProducerOptions;
+use staticfire::client::{Producer, ProducerOptions};
 use staticfire::protocol::codes::request as code;
+use staticfire::protocol::names::GroupName;
 use staticfire::sim::{Cluster, Node};
 use staticfire::transport::memory::Event;
 
@@ -58,6 +59,31 @@ fn m02_one_name_server_of_three_is_enough() {
     }
 }
 
+/// The name server is given by its host's name; it moves, and brokers and clients find it again.
+/// proves: M2
+#[test]
+fn m02_a_name_server_that_moved_is_found_by_its_name() {
+    let named = || vec!["names.example:9876".parse().expect("an endpoint")];
+    let mut cluster = Cluster::seeded(3).name_servers(2);
+    cluster = cluster.broker_options(move |_, options| options.name_servers = named());
+    let mut cluster = cluster.start();
+    let at = |number| [Node::NameServer(number).address().ip()];
+    assert!(cluster.name_server(0).expect("it serves").brokers().is_empty(), "nobody knows the name");
+    // What is first is not there; what follows is.
+    let wrong = [Node::Broker { group: 9, id: 9 }.address().ip()];
+    cluster.network().set_name("names.example", wrong.into_iter().chain(at(0)));
+    cluster.run_for(minute(1));
+    let client = cluster.client_with(1, |options| options.name_servers = named());
+    let producer =
+        Producer::new(&client, GroupName::new("producers").expect("a name"), ProducerOptions::default());
+    cluster.wait(producer.send(message("orders", "m0"))).expect("stored");
+    cluster.network().set_name("names.example", at(1));
+    cluster.kill(Node::NameServer(0));
+    cluster.run_for(minute(1));
+    cluster.wait(producer.send(message("new-topic", "m1"))).expect("stored");
+    assert_eq!(cluster.name_server(1).expect("it serves").brokers().len(), 1);
+}
+
 /// A name server comes back empty and is complete after one round of heartbeats. What it knows it
 /// has from the brokers: its disk was never used.
 /// proves: M3, I58, I60
@@ -71,7 +97,7 @@ fn m03_an_empty_name_server_becomes_complete_from_registrations_alone() {
     assert!(cluster.name_server(1).expect("it serves").brokers().is_empty());
     cluster.run_for(second(30));
     let routes = [0, 1].map(|number| {
-        let only = vec![Node::NameServer(number).address()];
+        let only = vec![Node::NameServer(number).address().into()];
         let client = cluster.client_with(number + 1, |options| options.name_servers = only);
         cluster.wait(client.route("orders")).expect("a route")
     });

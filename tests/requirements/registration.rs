@@ -55,7 +55,12 @@ fn m06_every_broker_registers_with_every_name_server_before_it_is_ready() {
             let node = Node::Broker { group: 0, id };
             let host = Arc::new(servers.host(node));
             let (id, listen, name_servers) = (i64::from(id), node.address(), servers.name_servers());
-            let options = BrokerOptions { id, listen, name_servers, ..BrokerOptions::default() };
+            let options = BrokerOptions {
+                id,
+                listen,
+                name_servers: name_servers.into_iter().map(Into::into).collect(),
+                ..BrokerOptions::default()
+            };
             let disk = SimulatedDisk::new(seed).completing_at_once();
             let store = StoreOptions::on(disk.directory(), Arc::new(SystemClock));
             brokers.push(servers.wait(Broker::start(host.clone(), host, options, store)).expect("it starts"));
@@ -94,7 +99,7 @@ fn m07_one_connection_to_each_name_server_on_sockets() {
     let directory = tempfile::tempdir().expect("a folder");
     let mut store = StoreOptions::at(directory.path());
     store.segment_bytes = 8 << 20;
-    let name_servers = servers.iter().map(NameServer::address).collect();
+    let name_servers = servers.iter().map(|server| server.address().into()).collect();
     let options = BrokerOptions { listen, name_servers, ..BrokerOptions::default() };
     let broker = tcp.block_on(Broker::start(transport, runtime, options, store)).expect("it starts");
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's table of sockets");
@@ -192,7 +197,7 @@ fn m12_a_heartbeat_on_the_wire() {
             let listener = host.listen(SocketAddr::new(host.ip(), 9876), notes)?;
             let options = BrokerOptions {
                 listen: machine.address(),
-                name_servers: vec![listener.address()],
+                name_servers: vec![listener.address().into()],
                 ..BrokerOptions::default()
             };
             let broker = Broker::start(host.clone(), host, options, machine.store_options()).await?;

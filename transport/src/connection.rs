@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +27,12 @@ pub trait Transport: fmt::Debug + Send + Sync {
         to: SocketAddr,
         service: Arc<dyn Service>,
     ) -> BoxFuture<'static, io::Result<Connection>>;
+
+    /// The addresses of the host `name`, best first. Knows none unless implemented.
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let unknown = io::Error::new(io::ErrorKind::NotFound, format!("host {name} is not known here"));
+        Box::pin(std::future::ready(Err(unknown)))
+    }
 }
 
 /// What a host does with what arrives on its connections.

@@ -19,6 +19,7 @@ pub mod connection;
 pub mod contract;
 mod driver;
 mod end;
+mod endpoint;
 mod ext_fields;
 pub mod frame;
 mod limits;
@@ -33,6 +34,7 @@ pub use connection::{
     Call, CallError, CloseReason, Connection, ConnectionEnd, ConnectionId, Listener, SendError, Service,
     Transport,
 };
+pub use endpoint::{Endpoint, EndpointError};
 pub use frame::{FrameDecoder, FrameError};
 pub use limits::Limits;
 pub use runtime::{BoxFuture, Monotonic, Runtime};

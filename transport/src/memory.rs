@@ -117,6 +117,11 @@ impl Network {
         Host::start(self.world(), ip)
     }
 
+    /// From now on `host` has these addresses, for everybody who looks it up; with none it is unknown.
+    pub fn set_name(&self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.world().lock().names.insert(host.to_owned(), addresses.into_iter().collect());
+    }
+
     /// Adds events from outside.
     pub fn add_source(&self, source: Arc<dyn EventSource>) {
         self.world().add_source(source);

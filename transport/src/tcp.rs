@@ -38,7 +38,7 @@ mod threads;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -214,6 +214,10 @@ impl Transport for Tcp {
         service: Arc<dyn Service>,
     ) -> BoxFuture<'static, io::Result<Connection>> {
         socket::connect(to, service, Arc::clone(&self.0.shared), &self.0.threads)
+    }
+
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        socket::lookup(name, &self.0.threads)
     }
 }
 

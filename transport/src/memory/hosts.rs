@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::{pending, poll_fn, ready};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -422,6 +422,11 @@ impl Transport for Host {
         service: Arc<dyn Service>,
     ) -> BoxFuture<'static, io::Result<Connection>> {
         Box::pin(self.clone().connected(to, service))
+    }
+
+    fn lookup(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let found = self.world.lock().names.get(name).cloned().filter(|found| !found.is_empty());
+        Box::pin(ready(found.ok_or_else(|| io::ErrorKind::NotFound.into())))
     }
 }
 

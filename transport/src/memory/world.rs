@@ -38,6 +38,7 @@ pub(super) struct State {
     pub(super) now: Monotonic,
     pub(super) timers: Timers,
     pub(super) hosts: BTreeMap<IpAddr, HostState>,
+    pub(super) names: BTreeMap<String, Vec<IpAddr>>,
     pub(super) links: Links,
     pub(super) circuits: Circuits,
     /// Draws of delays, losses and cuts between segments.
@@ -60,6 +61,7 @@ impl World {
     pub(super) fn new(seed: u64, limits: Limits) -> Arc<Self> {
         let state = State {
             now: Monotonic::default(),
+            names: BTreeMap::new(),
             timers: Timers::default(),
             hosts: BTreeMap::new(),
             links: Links::new(),

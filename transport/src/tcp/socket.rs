@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -97,4 +97,16 @@ pub(super) fn connect(
         }
     });
     Box::pin(async move { connected.await.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into())) })
+}
+
+/// Asks the system, on a thread of tokio's for what blocks.
+pub(super) fn lookup(name: &str, threads: &Threads) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+    let (hand_over, found) = oneshot::channel();
+    let name = name.to_owned();
+    threads.next().handle.spawn(async move {
+        let found = tokio::net::lookup_host((name, 0)).await;
+        // Whoever asked may have given up.
+        let _ = hand_over.send(found.map(|all| all.map(|address| address.ip()).collect()));
+    });
+    Box::pin(async move { found.await.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into())) })
 }
