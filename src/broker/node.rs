@@ -435,6 +435,8 @@ pub const fn is_for_leader(code: i32) -> bool {
     matches!(
         code,
         request::QUERY_CONSUMER_OFFSET
+            | request::GET_CONSUME_STATS
+            | request::QUERY_CONSUME_TIME_SPAN
             | request::UPDATE_CONSUMER_OFFSET
             | request::GET_MAX_OFFSET
             | request::GET_MIN_OFFSET
