@@ -424,7 +424,9 @@ impl Replica {
             Role::Stopped => {}
             Role::Following(_) | Role::Standing(_) => {
                 if let Failover::Master { generation } = self.settings.failover {
-                    self.begin_as_master(now, generation, effects);
+                    if self.has_asked_for_newer(now, effects) {
+                        self.begin_as_master(now, generation, effects);
+                    }
                 } else if self.elects() && self.is_voter() && now >= self.election_deadline() {
                     self.campaign(now, true, effects);
                 } else {
@@ -481,7 +483,7 @@ impl Replica {
             Answer::Fetch(answer) => self.fetched(now, from, answer, effects),
             Answer::Vote(answer) => self.voted(now, from, answer, effects),
             Answer::TakeOver { epoch } => drop(self.adopt(now, epoch, None, effects)),
-            Answer::Introduce(introduction) => self.introduced(from, introduction, effects),
+            Answer::Introduce(introduction) => self.introduced(now, from, introduction, effects),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use staticfire_replication::CONTROL_TOPIC;
 use staticfire_storage::{QueueEntry, QueueId, Store, tag};
 
 use super::Violation;
@@ -24,6 +25,10 @@ pub fn check(store: &Store) -> Result<(), Violation> {
         let record = record.map_err(|error| Violation::new("I18", format!("in the log: {error}")))?;
         if record.physical() >= marks.dispatched {
             break;
+        }
+        // Records of the replication itself are in no queue.
+        if record.topic() == CONTROL_TOPIC {
+            continue;
         }
         let entry = QueueEntry {
             physical: record.physical(),

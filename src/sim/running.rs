@@ -54,6 +54,12 @@ impl Life {
         self.role.store(self.process()?)
     }
 
+    /// It is a node of a broker group.
+    fn copies(&self) -> bool {
+        let broker = self.process().and_then(|process| process.downcast_ref::<Broker>());
+        broker.is_some_and(|broker| broker.role().is_some())
+    }
+
     fn process(&self) -> Option<&Process> {
         self.started.get()?.as_ref().ok()
     }
@@ -351,7 +357,7 @@ impl Running {
             }
             life.examined = true;
             let (Some(store), Some(shadow)) = (life.store(), self.shadows.get(node)) else { continue };
-            let recovered = prefix::check(store, &life.machine.disk, shadow);
+            let recovered = prefix::check(store, &life.machine.disk, shadow, life.copies());
             let found = recovered.and_then(|()| queues::check(store)).err();
             self.violations.extend(found.map(|found| found.on(*node)));
         }

@@ -1,13 +1,15 @@
 //! Brokers that elect their leader.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use staticfire::client::PushConsumerOptions;
 use staticfire::protocol::codes::{request, response};
+use staticfire::replication::{Failover, Mode};
 use staticfire::sim::{Ledger, Node, Promise, cases};
 use staticfire::transport::Command;
 
-use crate::world::{TOPIC, leader, ms, node, pull, raft, registered, send, stored};
+use crate::world::{TOPIC, cluster, leader, ms, node, pull, raft, registered, send, started, stored};
 
 /// Producer and consumer go on through the death of leaders, and what was acknowledged is there.
 /// proves: M36, M37, M40, I1, I51, I61
@@ -69,6 +71,71 @@ fn name_servers_learn_at_once_who_leads() {
         }
         old = leader(&mut cluster);
     }
+}
+
+/// The election is the group's own: two groups, no name server left, and nobody asks outside for a vote.
+/// proves: M39, M41, M42
+#[test]
+fn nobody_outside_of_a_group_has_a_say_in_its_election() {
+    let cluster = cluster(3, |_| Failover::Raft, Mode::Quorum).groups(2);
+    let mut cluster = started(cluster);
+    cluster.network().keep_log(true);
+    cluster.kill(Node::NameServer(0));
+    cluster.kill(Node::NameServer(1));
+    let old = leader(&mut cluster);
+    cluster.kill(old);
+    assert_ne!(leader(&mut cluster), old);
+    cluster.run_for(ms(2000));
+    let replication: Vec<_> = cluster
+        .network()
+        .log()
+        .into_iter()
+        .filter(|entry| entry.host.port() == 10912 || entry.peer.port() == 10912)
+        .map(|entry| (entry.host.ip(), entry.peer.ip()))
+        .collect();
+    let group_of =
+        |ip: IpAddr| (0..2).find(|group| (0..3).any(|id| Node::Broker { group: *group, id }.ip() == ip));
+    assert!(replication.len() > 100);
+    for (this, that) in replication {
+        assert!(group_of(this).is_some() && group_of(this) == group_of(that), "{this} spoke to {that}");
+    }
+}
+
+/// A leader that is cut off from the others, but not from its clients, says nothing that the others may have
+/// made untrue.
+/// proves: I44, I48, M24
+#[test]
+fn a_leader_that_was_replaced_unawares_answers_nothing() {
+    let mut cluster = raft(4);
+    let old = leader(&mut cluster);
+    let peer = cluster.peer(1, old.address()).unwrap();
+    assert_eq!(peer.ask(send("known to all")).code, response::SUCCESS);
+    let others: Vec<_> = (0..3).map(node).filter(|node| *node != old).collect();
+    for other in &others {
+        cluster.partition(old, *other);
+    }
+    let bound = Command::request(request::GET_MAX_OFFSET).with_ext("topic", TOPIC).with_ext("queueId", 0);
+    let (mut sent, mut asked) = (peer.start(send("only here")), peer.start(bound.clone()));
+    let mut overtaken = peer.start(pull(7, 0));
+    cluster.run_for(ms(3000));
+    let now = |call| peer.poll(call, ms(1)).expect("answered by now").unwrap();
+    let sent = now(&mut sent);
+    assert_eq!(sent.code, response::SYSTEM_ERROR, "nobody knows what becomes of it: {sent:?}");
+    assert_eq!(now(&mut asked).code, response::SERVICE_NOT_AVAILABLE);
+    assert_eq!(now(&mut overtaken).code, response::PULL_RETRY_IMMEDIATELY, "the offset may be right");
+    assert_eq!(peer.ask(send("later")).code, response::SERVICE_NOT_AVAILABLE);
+    assert_eq!(peer.ask(bound).code, response::SERVICE_NOT_AVAILABLE);
+    assert_eq!(peer.ask(pull(0, 0)).code, response::SUCCESS, "what is confirmed is for everybody");
+    let new = leader(&mut cluster);
+    assert!(others.contains(&new));
+    for name_server in 0..2 {
+        let known = registered(&cluster, name_server);
+        assert_eq!(known.iter().find(|(id, _)| *id == 0), Some(&(0, new.address().to_string())), "{known:?}");
+    }
+    cluster.heal();
+    cluster.run_for(ms(1000));
+    assert_eq!(stored(&cluster, old).len(), 1, "what was only there is gone");
+    cluster.violation().unwrap();
 }
 
 /// proves: M24, M25, M26

@@ -6,4 +6,5 @@ mod advising;
 mod electing;
 mod manual;
 mod state;
+mod swarm;
 mod world;

@@ -48,12 +48,15 @@ pub fn cluster_with(
     println!("seed {seed}");
     Cluster::seeded(seed).members(3).name_servers(2).broker_options(move |node, options| {
         let Node::Broker { group, id } = node else { return };
-        let number = |id: u8| NodeId(u32::from(id) + 1);
-        let peers = (0..3).map(|id| (number(id), (Node::Broker { group, id }.ip(), 10912).into())).collect();
-        let replication = GroupOptions::new(number(id), peers, failover(id));
-        options.replication = Some(GroupOptions { mode, ..replication });
+        options.replication = Some(group_options(group, id, failover(id), mode));
         change(options);
     })
+}
+
+pub fn group_options(group: u8, id: u8, failover: Failover, mode: Mode) -> GroupOptions {
+    let number = |id: u8| NodeId(u32::from(id) + 1);
+    let peers = (0..3).map(|id| (number(id), (Node::Broker { group, id }.ip(), 10912).into())).collect();
+    GroupOptions { mode, ..GroupOptions::new(number(id), peers, failover) }
 }
 
 pub fn started(cluster: Cluster) -> Running {

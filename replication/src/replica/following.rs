@@ -101,6 +101,14 @@ impl Replica {
         }
     }
 
+    /// Looks again in a moment.
+    pub(super) fn wait_before_seeking(&mut self, now: Millis) {
+        let retry_ms = now + self.settings.timing.retry_ms;
+        if let Some(following) = self.following() {
+            following.retry_ms = retry_ms;
+        }
+    }
+
     /// Without a leader, asks one node after the other whether it is one.
     pub(super) fn tick_following(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let (retry_ms, silent_ms) = (now + self.settings.timing.retry_ms, self.silent_deadline());

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use staticfire_storage::{Epoch, PhysicalOffset};
 
-use super::{Effect, Millis, Replica, Role};
+use super::{Effect, Failover, Millis, Replica, Role};
 use crate::{DiskId, Introduction, NodeId, Promise, Request};
 
 /// What the others said of themselves since this node started, and what it has to copy first.
@@ -28,6 +28,8 @@ pub(super) struct Joining {
     goal: Option<(Epoch, PhysicalOffset)>,
     /// When to ask again.
     next_ms: Millis,
+    /// When a master began to ask whether there is a newer one.
+    since_ms: Option<Millis>,
 }
 
 impl Joining {
@@ -58,7 +60,41 @@ impl Replica {
         self.form(effects);
     }
 
-    pub(super) fn introduced(&mut self, from: NodeId, introduction: Introduction, effects: &mut Vec<Effect>) {
+    /// Who starts as master asks the others first whether a newer generation has begun, and leads when all
+    /// have answered, or after a while without them: it may be the only one left.
+    pub(super) fn has_asked_for_newer(&mut self, now: Millis, effects: &mut Vec<Effect>) -> bool {
+        let others: Vec<NodeId> = self.settings.group.others().collect();
+        let since = *self.joining.since_ms.get_or_insert(now);
+        let all = others.iter().all(|node| self.joining.heard.contains_key(node));
+        if all || now >= since + self.settings.timing.election_max_ms || self.is_fenced() {
+            return true;
+        }
+        self.ask_for_newer(others, effects);
+        self.wait_before_seeking(now);
+        false
+    }
+
+    /// Asks these for their epoch; a newer one ends what this master does.
+    pub(super) fn ask_for_newer(&mut self, nodes: Vec<NodeId>, effects: &mut Vec<Effect>) {
+        for to in nodes {
+            let request = Request::Introduce { disk: self.disk };
+            self.send(Effect::Ask { to, request }, effects);
+        }
+    }
+
+    pub(super) fn introduced(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        introduction: Introduction,
+        effects: &mut Vec<Effect>,
+    ) {
+        if matches!(self.settings.failover, Failover::Master { .. }) {
+            let epoch = introduction.epoch;
+            self.joining.heard.insert(from, introduction);
+            self.adopt(now, epoch, None, effects);
+            return;
+        }
         if self.is_voter() {
             return;
         }

@@ -23,6 +23,8 @@ pub(super) struct Leading {
     round: u64,
     reads: VecDeque<Read>,
     transfer: Option<Transfer>,
+    /// When a master next asks those that are silent whether there is a newer one.
+    doubt_ms: Millis,
 }
 
 /// A read waits for a majority to show that this node still leads.
@@ -86,7 +88,10 @@ impl Leading {
         let parked = self.followers.values().filter_map(|follower| follower.parked.front());
         let oldest = parked.map(|(_, since)| since + settings.timing.heartbeat_ms).min();
         let heard = self.followers.values().filter_map(|follower| follower.heard_ms).min();
-        let quorum = heard.map(|heard| heard + settings.timing.election_max_ms);
+        let quorum = match settings.failover {
+            Failover::Raft => heard.map(|heard| heard + settings.timing.election_max_ms),
+            Failover::Master { .. } | Failover::Slave => Some(self.doubt_ms),
+        };
         let transfer = self.transfer.map(|transfer| transfer.deadline_ms);
         [oldest, quorum, transfer].into_iter().flatten().min().unwrap_or(Millis::MAX)
     }
@@ -129,6 +134,7 @@ impl Replica {
             round: 0,
             reads: VecDeque::new(),
             transfer: None,
+            doubt_ms: now + self.settings.timing.election_max_ms,
         });
         self.send(Effect::Lead(epoch), effects);
         for (from, (token, fetch)) in early {
@@ -354,6 +360,13 @@ impl Replica {
         if elects && leading.followers.values().filter(hears).count() + 1 < majority {
             return self.step_down(now, effects);
         }
+        if !elects && now >= leading.doubt_ms {
+            leading.doubt_ms = now + timing.election_max_ms;
+            let silent = leading.followers.iter().filter(|(_, follower)| !hears(follower));
+            let silent: Vec<NodeId> = silent.map(|(node, _)| *node).collect();
+            self.ask_for_newer(silent, effects);
+        }
+        let Some(leading) = self.leading() else { return };
         if leading.transfer.is_some_and(|transfer| now >= transfer.deadline_ms) {
             leading.transfer = None;
             effects.push(Effect::Gate { open: true });
