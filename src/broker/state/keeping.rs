@@ -91,12 +91,12 @@ pub async fn keep_state(shared: Arc<Shared>) {
     let mut checkpoint = None;
     while !shared.is_stopping() {
         let Some(keeping) = shared.keeping() else { return };
-        let mut next = TICK;
+        let mut retry = None;
         let upto = shared.present();
         match (shared.leading(), keeping.leads()) {
             (Some(epoch), leads) if leads != Some(epoch) => {
                 if !shared.take_over(epoch) {
-                    next = RETRY;
+                    retry = Some(if shared.knows_state() { RETRY } else { TICK });
                 }
             }
             (None, Some(_)) => {
@@ -116,12 +116,10 @@ pub async fn keep_state(shared: Arc<Shared>) {
             let leads = shared.keeping().and_then(Keeping::leads);
             shared.is_stopping() || shared.leading() != leads || (leads.is_some() && shared.present() != upto)
         };
-        let until = shared.now() + next;
-        if next == RETRY {
-            wait(&shared, until, Shared::is_stopping).await;
-        } else {
-            wait(&shared, until, again).await;
-        }
+        match retry {
+            Some(time) => wait(&shared, shared.now() + time, Shared::is_stopping).await,
+            None => wait(&shared, shared.now() + TICK, again).await,
+        };
     }
 }
 
@@ -283,6 +281,10 @@ impl Shared {
         lock(&self.offsets).log_changes(all);
     }
 
+    fn knows_state(&self) -> bool {
+        self.keeping().is_some_and(|keeping| lock(&keeping.confirmed).state.is_ok())
+    }
+
     /// Takes over as the leader of `epoch`. False when it is too early, or the state is not known.
     fn take_over(self: &Arc<Self>, epoch: Epoch) -> bool {
         let Some(keeping) = self.keeping() else { return false };
@@ -352,15 +354,19 @@ impl Shared {
     fn log_changes(&self) -> Result<Option<Position>, Refusal> {
         let Some(keeping) = self.keeping() else { return Ok(None) };
         let mut logging = lock(&keeping.logging);
-        if !self.writes() {
-            return Err(self.not_leader());
-        }
         let mut rows = write(&self.topics).take_changes();
         rows.extend(write(&self.groups).take_changes());
         rows.extend(lock(&self.offsets).take_changes());
         let delays: Vec<_> = lock(&self.delays).progress().collect();
         let moved = delays.iter().filter(|row| !logging.delays.contains(row));
         rows.extend(moved.filter_map(|(level, next)| Some(Row::Delay(u8::try_from(*level).ok()?, *next))));
+        if rows.is_empty() {
+            return Ok(logging.last);
+        }
+        if !self.writes() {
+            self.log_later(&rows);
+            return Err(self.not_leader());
+        }
         let messages: Vec<Message> =
             record::changes(&rows).into_iter().map(|body| message(CHANGE, body)).collect();
         match self.append_state(&messages) {
