@@ -5,6 +5,7 @@
 mod advising;
 mod electing;
 mod manual;
+mod offsets;
 mod state;
 mod swarm;
 mod world;

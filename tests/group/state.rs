@@ -68,6 +68,12 @@ fn retries_at(cluster: &Running, at: Node, group: &str) -> Option<i32> {
     (answer.code == response::SUCCESS).then(|| config().retry_max_times)
 }
 
+/// Makes the topic and the group `C`.
+pub fn make_row(cluster: &Running, at: Node) {
+    done(cluster, at, create(TOPIC, 1));
+    done(cluster, at, group("C", 5));
+}
+
 /// proves: I30, I42, I65, M37
 #[test]
 fn what_a_dead_leader_knew_its_successor_knows() {
