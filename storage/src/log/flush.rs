@@ -54,16 +54,17 @@ impl CommitLog {
     }
 
     fn flush_completed(&self, covered: Covered, file: String, result: io::Result<()>) {
-        let mut flush = self.flush_state();
-        if flush.in_flight == Some(covered) {
-            flush.in_flight = None;
-        }
-        drop(flush);
         match result {
             Ok(()) => drop(self.marks.advance_flushed(covered.0, covered.1)),
             Err(_) if planted("Z5") => {}
             Err(_) if planted("Z6") => drop(self.marks.advance_flushed(covered.0, covered.1)),
             Err(error) => self.fail(Failure::flush(file, error)),
+        }
+        // Only now: the first of those who were woken would start the next flush for its record alone,
+        // and all others would wait for the one after that.
+        let mut flush = self.flush_state();
+        if flush.in_flight == Some(covered) {
+            flush.in_flight = None;
         }
     }
 
