@@ -70,7 +70,7 @@ pub(crate) struct CommitLog {
     ahead: Mutex<ahead::Ahead>,
     writer: Combiner,
     flush: Mutex<flush::Flush>,
-    buffers: ArrayQueue<Staged>,
+    buffers: ArrayQueue<Box<Staged>>,
     /// Retention removes nothing from here on.
     keep_from: AtomicU64,
     /// End of the segment that retention would remove next and may not; 0: none.
@@ -106,7 +106,7 @@ pub(crate) struct Head {
 struct Slot {
     start: PhysicalOffset,
     len: u64,
-    published: Option<Staged>,
+    published: Option<Box<Staged>>,
 }
 
 impl CommitLog {

@@ -29,7 +29,7 @@ impl Store {
             self.0.stage(&mut staged, message)?;
         }
         self.0.admit()?;
-        let reservation = self.0.log.reserve(&mut staged, true)?;
+        let reservation = self.0.log.reserve(staged, true)?;
         Ok(StoppedProducer { store: self.clone(), reservation, filled: false })
     }
 }

@@ -442,7 +442,12 @@ impl Inner {
         self.ended.load(Ordering::Acquire)
     }
 
-    fn append(&self, staged: Staged, together: bool, placed: impl FnMut(Placed)) -> Result<(), AppendError> {
+    fn append(
+        &self,
+        staged: Box<Staged>,
+        together: bool,
+        placed: impl FnMut(Placed),
+    ) -> Result<(), AppendError> {
         self.admit()?;
         let publish = match self.options.background {
             Background::Steps => CommitLog::publish,

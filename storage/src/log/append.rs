@@ -119,7 +119,9 @@ struct StagedRecord {
 /// A numbered range that was not published yet.
 pub(crate) struct Reservation {
     slot: u64,
-    records: Staged,
+    records: Box<Staged>,
+    /// What did not fit into the segment.
+    rest: Option<Box<Staged>>,
     epoch: Epoch,
     store_ms: i64,
 }
@@ -187,8 +189,8 @@ impl Staged {
     }
 
     /// Bytes that need no number: a blank, or copied ones.
-    pub(super) fn raw(bytes: Vec<u8>) -> Self {
-        Self { bytes, records: Vec::new() }
+    pub(super) fn raw(bytes: Vec<u8>) -> Box<Self> {
+        Box::new(Self { bytes, records: Vec::new() })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -196,7 +198,7 @@ impl Staged {
     }
 
     /// Empty, with room for about as much; `None` when that is too much to keep.
-    pub(super) fn recycled(mut self) -> Option<Self> {
+    pub(super) fn recycled(mut self: Box<Self>) -> Option<Box<Self>> {
         self.bytes.clear();
         self.records.clear();
         (self.bytes.capacity() <= BUFFER_KEPT_MAX).then_some(self)
@@ -216,7 +218,7 @@ enum Gate {
 
 impl CommitLog {
     /// Room to encode `count` records into; its buffer comes back to the log when it was written.
-    pub(crate) fn staging(&self, count: usize) -> Staged {
+    pub(crate) fn staging(&self, count: usize) -> Box<Staged> {
         let mut staged = self.buffers.pop().unwrap_or_default();
         staged.records.reserve(count);
         staged
@@ -237,13 +239,15 @@ impl CommitLog {
     /// comes: those that `placed` was called with.
     pub(crate) fn append(
         &self,
-        mut staged: Staged,
+        staged: Box<Staged>,
         together: bool,
         publish: fn(&Self, Reservation),
         mut placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
-        while !staged.is_empty() {
-            let mut reservation = self.reserve(&mut staged, together)?;
+        let mut next = Some(staged).filter(|staged| !staged.is_empty());
+        while let Some(staged) = next {
+            let mut reservation = self.reserve(staged, together)?;
+            next = reservation.rest.take();
             reservation.fill();
             reservation.placed().for_each(&mut placed);
             publish(self, reservation);
@@ -254,10 +258,10 @@ impl CommitLog {
     /// Opens the gate of a fenced log with the first record of its epoch: nobody gets in before it.
     pub(crate) fn append_first(
         &self,
-        mut staged: Staged,
+        staged: Box<Staged>,
         placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
-        let mut reservation = self.reserve_at(&mut staged, true, Gate::Opening)?;
+        let mut reservation = self.reserve_at(staged, true, Gate::Opening)?;
         reservation.fill();
         reservation.placed().for_each(placed);
         self.publish(reservation);
@@ -266,13 +270,13 @@ impl CommitLog {
 
     /// Numbers as many of the staged records as the current segment takes (at least one), rolling
     /// to the next segment first when the first one does not fit.
-    pub(crate) fn reserve(&self, staged: &mut Staged, together: bool) -> Result<Reservation, AppendError> {
+    pub(crate) fn reserve(&self, staged: Box<Staged>, together: bool) -> Result<Reservation, AppendError> {
         self.reserve_at(staged, together, Gate::AsItIs)
     }
 
     fn reserve_at(
         &self,
-        staged: &mut Staged,
+        mut staged: Box<Staged>,
         together: bool,
         gate: Gate,
     ) -> Result<Reservation, AppendError> {
@@ -291,8 +295,8 @@ impl CommitLog {
                     let taken = head.take(&mut staged.records, room, now);
                     let (epoch, store_ms) = (head.epoch, head.store_ms);
                     drop(head);
-                    let records = staged.split_off_front(taken.records, taken.len);
-                    return Ok(Reservation { slot: taken.slot, records, epoch, store_ms });
+                    let rest = staged.split_off(taken.records, taken.len);
+                    return Ok(Reservation { slot: taken.slot, records: staged, rest, epoch, store_ms });
                 }
                 Err(start) => start,
             };
@@ -388,14 +392,14 @@ impl Staged {
         if together { self.bytes.len() as u64 } else { first }
     }
 
-    /// Keeps what stands behind the first `records`, which take `len` bytes, and returns those.
-    fn split_off_front(&mut self, records: usize, len: u64) -> Self {
+    /// Keeps the first `records`, which take `len` bytes, and returns what stands behind them, if
+    /// anything does.
+    fn split_off(&mut self, records: usize, len: u64) -> Option<Box<Self>> {
         if records == self.records.len() {
-            return std::mem::take(self);
+            return None;
         }
-        let len = usize::try_from(len).expect("staged in memory");
-        let rest = Self { bytes: self.bytes.split_off(len), records: self.records.split_off(records) };
-        std::mem::replace(self, rest)
+        let bytes = self.bytes.split_off(usize::try_from(len).expect("staged in memory"));
+        Some(Box::new(Self { bytes, records: self.records.split_off(records) }))
     }
 }
 

@@ -97,7 +97,7 @@ impl Slot {
     }
 
     fn bytes(&self) -> &[u8] {
-        self.published.as_ref().map_or(&[], Staged::bytes)
+        self.published.as_ref().map_or(&[], |published| published.bytes())
     }
 }
 

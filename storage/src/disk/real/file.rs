@@ -249,8 +249,10 @@ impl SegmentFile for RealFile {
     }
 
     fn settle(&self, upto: u64) {
-        let _no_write_is_under_way = lock(&self.writer);
-        self.mapping.settled.fetch_max(upto.min(self.len()), Ordering::AcqRel);
+        // No write is under way, and nobody else settles.
+        let _one_at_a_time = lock(&self.writer);
+        let settled = self.mapping.settled.load(Ordering::Relaxed).max(upto.min(self.len()));
+        self.mapping.settled.store(settled, Ordering::Release);
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
