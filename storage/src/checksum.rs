@@ -68,8 +68,10 @@ pub(crate) fn read_suffix(properties: &[u8]) -> Option<u32> {
     if !framed {
         return None;
     }
-    let value = suffix[DIGITS].iter().rev().fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
-    u32::try_from(value).ok()
+    // Two halves, since each digit waits for the multiplication before it.
+    let (low, high) = suffix[DIGITS].split_at(5);
+    let number = |digits: &[u8]| digits.iter().rev().fold(0, |n, digit| n * 10 + u32::from(digit - b'0'));
+    number(high).checked_mul(100_000)?.checked_add(number(low))
 }
 
 #[cfg(test)]

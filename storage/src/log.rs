@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 
 use crate::combine::Combiner;
@@ -192,33 +193,46 @@ impl CommitLog {
     /// returned.
     pub(crate) fn records(&self, named: &[QueueEntry]) -> Result<Vec<Record>, ReadError> {
         let marks = self.marks.snapshot();
-        let mut known = None;
-        named.iter().map(|entry| self.record_of(entry, &marks, &mut known)).collect()
+        let mut records = Vec::with_capacity(named.len());
+        let mut run = Run::default();
+        for (index, entry) in named.iter().enumerate() {
+            if !run.holds(entry) {
+                run = self.run(&named[index..], &marks)?;
+            }
+            records.push(self.record_in(&run, entry)?);
+        }
+        Ok(records)
     }
 
     /// As [`CommitLog::records`], of one.
     pub(crate) fn record_named(&self, named: &QueueEntry) -> Result<Record, ReadError> {
-        self.record_of(named, &self.marks.snapshot(), &mut None)
+        let run = self.run(std::slice::from_ref(named), &self.marks.snapshot())?;
+        self.record_in(&run, named)
     }
 
-    /// Looks in the segment of the record before first, if it is `known`.
-    fn record_of(
-        &self,
-        named: &QueueEntry,
-        marks: &Marks,
-        known: &mut Option<Segment>,
-    ) -> Result<Record, ReadError> {
-        let (at, end) = (named.physical, named.physical_end());
-        if at < marks.min || end > marks.written {
-            return Err(ReadError::OutOfRange { at, min: marks.min, end: marks.written });
+    /// The bytes of the first of `named`, and of those after it that follow one another in its segment.
+    fn run(&self, named: &[QueueEntry], marks: &Marks) -> Result<Run, ReadError> {
+        let start = named[0].physical;
+        let out_of_range = ReadError::OutOfRange { at: start, min: marks.min, end: marks.written };
+        if start < marks.min || named[0].physical_end() > marks.written {
+            return Err(out_of_range);
         }
-        if !known.as_ref().is_some_and(|segment| segment.holds(at)) {
-            *known = self.segments.find(at);
+        let segment = self.segments.find(start).ok_or(ReadError::NoRecord { at: start })?;
+        let limit = segment.end().min(marks.written);
+        if named[0].physical_end() > limit {
+            return Err(ReadError::NoRecord { at: start });
         }
-        let segment =
-            known.as_ref().filter(|segment| end <= segment.end()).ok_or(ReadError::NoRecord { at })?;
-        let bytes = segment.file.read(at.0 - segment.start.0..end.0 - segment.start.0);
-        let bytes = bytes.map_err(|error| ReadError::io(at, &error))?;
+        let follows = |pair: &&[QueueEntry]| {
+            pair[0].physical_end() == pair[1].physical && pair[1].physical_end() <= limit
+        };
+        let end = named[named.windows(2).take_while(follows).count()].physical_end();
+        let bytes = segment.file.read(start.0 - segment.start.0..end.0 - segment.start.0);
+        Ok(Run { start, bytes: bytes.map_err(|error| ReadError::io(start, &error))? })
+    }
+
+    fn record_in(&self, run: &Run, named: &QueueEntry) -> Result<Record, ReadError> {
+        let (at, from) = (named.physical, (named.physical.0 - run.start.0) as usize);
+        let bytes = run.bytes.slice(from..from + named.size as usize);
         Record::parse_again(bytes, at, self.crc(at)).map_err(|error| ReadError::damaged(at, error))
     }
 
@@ -276,6 +290,19 @@ impl CommitLog {
 
     pub(crate) fn head(&self) -> MutexGuard<'_, Head> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records that follow one another in a segment.
+#[derive(Default)]
+struct Run {
+    start: PhysicalOffset,
+    bytes: Bytes,
+}
+
+impl Run {
+    fn holds(&self, named: &QueueEntry) -> bool {
+        self.start <= named.physical && named.physical_end().0 - self.start.0 <= self.bytes.len() as u64
     }
 }
 
