@@ -11,6 +11,7 @@ use super::consumers::queue_id;
 use super::refusal::Refusal;
 use super::settling::Need;
 use super::shared::{Shared, lock, read, write};
+use super::topics::{TopicError, are_short};
 use super::turn::{Handled, Reply};
 use crate::protocol::body::{
     ClientConnection, ConsumerConnection, ConsumerOffsetTable, DelayOffsetTable, GroupList, KvTable,
@@ -91,6 +92,9 @@ impl Shared {
     ) -> Handled {
         for config in groups {
             let name = GroupName::new(&config.group_name)?;
+            if !are_short(&config.attributes) {
+                return Err(TopicError::Attributes.into());
+            }
             if !write(&self.groups).put(name, config, self.wall_ms()) {
                 return Err(Refusal::system("the limit of consumer groups is reached"));
             }

@@ -85,8 +85,8 @@ impl From<TopicError> for Refusal {
 }
 
 impl From<NotPersisted> for Refusal {
-    fn from(_: NotPersisted) -> Self {
-        Self::system("the change was made but could not be written to disk")
+    fn from(NotPersisted(why): NotPersisted) -> Self {
+        Self::system(format!("the change was made and may be lost: {why}"))
     }
 }
 

@@ -32,7 +32,7 @@ impl Need {
     }
 }
 
-/// A table could not be written to disk.
+/// A change could not be written to disk, or into the log of the group. Says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotPersisted(pub String);
 

@@ -17,6 +17,8 @@ use crate::protocol::names::{self, AUTO_CREATE_TOPIC, SCHEDULE_TOPIC};
 
 /// Queues of one topic at most.
 pub const QUEUES_MAX: i32 = 16_384;
+/// Bytes of all attributes of a topic or group together.
+pub const ATTRIBUTES_MAX: usize = 16 << 10;
 /// Queues of the template for topics created by a send.
 const TEMPLATE_QUEUES: i32 = 8;
 
@@ -85,6 +87,8 @@ pub enum TopicError {
     Queues(i32),
     /// The permission is not made of the bits inherit 1, write 2 and read 4.
     Permission(i32),
+    /// The attributes have more than [`ATTRIBUTES_MAX`] bytes.
+    Attributes,
     /// The template does not exist, or does not let topics be made from it.
     Template(String),
     /// A limit of [`TopicLimits`] is reached.
@@ -100,6 +104,7 @@ impl fmt::Display for TopicError {
             Self::System => f.write_str("the topic is conflict with system topic."),
             Self::Queues(found) => write!(f, "{found} queues: a topic has 0 to {QUEUES_MAX}"),
             Self::Permission(found) => write!(f, "permission {found}: allowed are 0 to 7"),
+            Self::Attributes => write!(f, "the attributes have more than {ATTRIBUTES_MAX} bytes"),
             Self::Template(name) => write!(f, "no topics can be created from {name:?}"),
             Self::OtherCase(known) => {
                 write!(f, "this broker's file system cannot tell the topic from {known:?}")
@@ -183,6 +188,9 @@ impl Topics {
             if !(0..=QUEUES_MAX).contains(&queues) {
                 return Err(TopicError::Queues(queues));
             }
+        }
+        if !are_short(&config.attributes) {
+            return Err(TopicError::Attributes);
         }
         if !(0..=7).contains(&config.perm) {
             return Err(TopicError::Permission(config.perm));
@@ -360,6 +368,12 @@ impl Topics {
     }
 }
 
+/// True when attributes fit [`ATTRIBUTES_MAX`]: what is written of them must fit a record of the log.
+#[must_use]
+pub fn are_short(attributes: &BTreeMap<String, String>) -> bool {
+    attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= ATTRIBUTES_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +425,11 @@ mod tests {
         assert_eq!(put(TopicConfig::new("t", -1, 6)), TopicError::Queues(-1));
         assert_eq!(put(TopicConfig::new("t", i32::MAX, 6)), TopicError::Queues(i32::MAX));
         assert_eq!(put(TopicConfig::new("t", 4, 8)), TopicError::Permission(8));
+        let long = [("x".to_owned(), "y".repeat(ATTRIBUTES_MAX))].into();
+        assert_eq!(
+            put(TopicConfig { attributes: long, ..TopicConfig::new("t", 4, 6) }),
+            TopicError::Attributes
+        );
         assert_eq!(topics.remove("SCHEDULE_TOPIC_XXXX", 0), Err(TopicError::System));
         assert_eq!(topics.remove("unknown", 0), Ok(false));
     }

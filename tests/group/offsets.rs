@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use staticfire::protocol::body::ConsumerOffsetTable;
 use staticfire::protocol::codes::{request, response};
+use staticfire::protocol::json;
 use staticfire::replication::{Failover, Mode};
 use staticfire::sim::{Node, Plan, Running, cases};
 use staticfire::transport::memory::Host;
@@ -124,9 +126,17 @@ fn suffer(seed: u64) {
     let before = fine(&cluster);
     cluster.run_for(ms(30_000));
     assert!(fine(&cluster) > before, "seed {seed}, plan {plan}: nothing goes on: {known:?}");
+    cluster.kill(Node::Client(1));
+    cluster.run_for(ms(10_000));
+    let stored = |id| {
+        let file = cluster.disk(node(id)).contents("config/consumerOffset.json").unwrap();
+        json::from_slice_tolerant::<ConsumerOffsetTable>(&file).unwrap().offset_table
+    };
+    assert!(!stored(0).is_empty());
+    assert!((1..3).all(|id| stored(id) == stored(0)), "seed {seed}, plan {plan}: the nodes disagree");
 }
 
-/// proves: I64, I65, I30, Z38
+/// proves: I30, I42, I64, I65, Z38
 #[test]
 fn offsets_neither_jump_back_nor_run_ahead_under_any_plan() {
     cases(16, suffer);

@@ -1,5 +1,7 @@
 //! What a group knows besides its messages survives its leader.
 
+use std::sync::{Arc, Mutex};
+
 use staticfire::protocol::body::{ConsumerOffsetTable, SubscriptionGroupConfig, TopicConfig, TopicTable};
 use staticfire::protocol::codes::{request, response};
 use staticfire::protocol::json;
@@ -8,7 +10,7 @@ use staticfire::sim::{Cluster, Node, Running, cases};
 use staticfire::storage::{QueueId, QueueOffset, Retention};
 use staticfire::transport::Command;
 
-use crate::world::{TOPIC, cluster, leader, ms, node, raft, send, started};
+use crate::world::{TOPIC, cluster, group_options, leader, ms, node, raft, send, started};
 
 fn ask(cluster: &Running, to: Node, request: Command) -> Command {
     let peer = cluster.peer(1, to.address()).unwrap();
@@ -171,6 +173,41 @@ fn what_a_cut_off_leader_changed_is_taken_back() {
         assert_eq!(committed(&cluster, last, "C", TOPIC), Some(5));
         assert_eq!(topic_at(&cluster, last, "lost"), None);
     });
+}
+
+/// Asynchronous copying: what only the old master knew goes with its messages, on itself too.
+/// proves: I30, M31, M33, M34
+#[test]
+fn a_promoted_slave_knows_what_was_copied_and_an_old_master_forgets_the_rest() {
+    let failover =
+        Arc::new(Mutex::new([Failover::Master { generation: 1 }, Failover::Slave, Failover::Slave]));
+    let chosen = Arc::clone(&failover);
+    let cluster = cluster(3, |_| Failover::Slave, Mode::Flushed).broker_options(move |node, options| {
+        let Node::Broker { group, id } = node else { return };
+        let failover = chosen.lock().unwrap()[usize::from(id)];
+        options.replication = Some(group_options(group, id, failover, Mode::Flushed));
+    });
+    let mut cluster = started(cluster);
+    make_row(&cluster, node(0));
+    (0..9).for_each(|_| drop(done(&cluster, node(0), send("message"))));
+    done(&cluster, node(0), commit("C", TOPIC, 3));
+    cluster.run_for(ms(500));
+    (1..3).for_each(|id| cluster.partition(node(0), node(id)));
+    done(&cluster, node(0), commit("C", TOPIC, 9));
+    done(&cluster, node(0), create("lost", 1));
+    cluster.kill(node(0));
+    cluster.heal();
+    *failover.lock().unwrap() = [Failover::Slave, Failover::Master { generation: 2 }, Failover::Slave];
+    cluster.restart(node(1));
+    assert_eq!(leader(&mut cluster), node(1));
+    assert_eq!(committed(&cluster, node(1), "C", TOPIC), Some(3));
+    assert_eq!(topic_at(&cluster, node(1), "lost"), None);
+    done(&cluster, node(1), create("new", 2));
+    cluster.restart(node(0));
+    cluster.run_for(ms(3000));
+    assert!(topic_at(&cluster, node(0), "new").is_some() && topic_at(&cluster, node(0), TOPIC).is_some());
+    assert_eq!(topic_at(&cluster, node(0), "lost"), None);
+    cluster.violation().unwrap();
 }
 
 fn with_little_room(seed: u64) -> Cluster {

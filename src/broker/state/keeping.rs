@@ -38,6 +38,8 @@ use crate::protocol::names::STATE_TOPIC;
 const QUEUE: QueueId = QueueId(0);
 const CHANGE: &str = "change";
 const CHECKPOINT: &str = "checkpoint";
+/// Records appended at a time, about 1 MiB.
+const AT_ONCE: usize = 32;
 /// Changes that nobody waits for are logged, and checkpoints looked at, at least so often.
 const TICK: Duration = Duration::from_secs(1);
 /// The JSON files follow so often.
@@ -384,8 +386,10 @@ impl Shared {
 
     fn append_state(&self, messages: &[Message]) -> Result<Option<Position>, AppendError> {
         let mut last = None;
-        for receipt in self.store.append_each(messages) {
-            last = Some(receipt?.position());
+        for some in messages.chunks(AT_ONCE) {
+            for receipt in self.store.append_each(some) {
+                last = Some(receipt?.position());
+            }
         }
         Ok(last)
     }
