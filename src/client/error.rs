@@ -107,6 +107,8 @@ impl ClientError {
             Self::NoAnswer { error: CallError::Closed | CallError::TimedOut, .. }
                 | Self::Answer { .. }
                 | Self::TimedOut
+                // Brokers say so too of what they stored and cannot vouch for.
+                | Self::Refused { code: response::SYSTEM_ERROR, .. }
         )
     }
 
