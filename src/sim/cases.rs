@@ -16,6 +16,7 @@ const CASES: &str = "STATICFIRE_CASES";
 /// # Panics
 /// With the panic of the first case that fails, after saying how to run it alone.
 pub fn cases(count: u64, case: impl Fn(u64) + Sync) {
+    let test = thread::current().name().unwrap_or("main").to_owned();
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number(SEED) {
         return case(seed);
@@ -30,15 +31,18 @@ pub fn cases(count: u64, case: impl Fn(u64) + Sync) {
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(seed))) {
                 failed.store(true, Ordering::Relaxed);
-                eprintln!("case {seed} of {count} failed; {SEED}={seed} runs it alone");
+                eprintln!("case {seed} of {count} failed; again with\n  {}", again(seed, &test));
                 resume_unwind(panic);
             }
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..threads.min(usize::try_from(count).unwrap_or(1))).map(|_| scope.spawn(work)).collect();
+        let others = 1..threads.min(usize::try_from(count).unwrap_or(1));
+        let others: Vec<_> = others
+            .map(|_| thread::Builder::new().name(test.clone()).spawn_scoped(scope, work))
+            .collect::<Result<_, _>>()
+            .expect("this machine has threads");
         work();
         for other in others {
             if let Err(panic) = other.join() {
@@ -46,4 +50,14 @@ pub fn cases(count: u64, case: impl Fn(u64) + Sync) {
             }
         }
     });
+}
+
+/// The command that runs a test for one seed.
+fn again(seed: u64, test: &str) -> String {
+    let package = env::var("CARGO_PKG_NAME").map_or_else(|_| String::new(), |name| format!(" -p {name}"));
+    match test {
+        // So is the thread of an example called.
+        "main" => format!("{SEED}={seed} cargo test{package} --doc"),
+        _ => format!("{SEED}={seed} cargo test{package} --tests -- --exact {test}"),
+    }
 }

@@ -179,6 +179,7 @@ mod prefix;
 pub mod queues;
 pub mod reached;
 mod running;
+mod timeline;
 mod violation;
 
 pub use cases::cases;

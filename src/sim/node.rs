@@ -46,6 +46,17 @@ impl Node {
         })
     }
 
+    /// Whose address this is.
+    pub(super) fn at(ip: IpAddr) -> Option<Self> {
+        let IpAddr::V4(ip) = ip else { return None };
+        match ip.octets() {
+            [10, 0, 0, number] => Some(Self::NameServer(number)),
+            [10, 1, group, id] => Some(Self::Broker { group, id }),
+            [10, 2, 0, number] => Some(Self::Client(number)),
+            _ => None,
+        }
+    }
+
     /// Where it listens: port 9876 of a name server, 10911 of a broker.
     #[must_use]
     pub fn address(self) -> SocketAddr {

@@ -38,7 +38,8 @@ pub struct Running {
     pub(super) blacked_out: BTreeSet<Node>,
     violations: Vec<Violation>,
     pub(super) plan: Option<Plan>,
-    events: Vec<String>,
+    /// What was done to the cluster, and when.
+    pub(super) events: Vec<(Duration, String)>,
 }
 
 /// One life of a node with a role.
@@ -401,22 +402,31 @@ impl Running {
     pub(super) fn note(&mut self, event: String) {
         let at = self.now().since_start();
         self.network.fold(event.as_bytes());
-        self.events.push(format!("{at:?} {event}"));
+        self.events.push((at, event));
     }
 
     pub(super) fn context(&self) -> Context {
-        let last = self.events.iter().rev().take(20).rev().cloned().collect();
+        let last = self.events.iter().rev().take(20).rev();
         Context {
             seed: self.cluster.seed,
             at: self.now().since_start(),
             trace: self.trace_hash(),
             plan: self.plan.clone(),
-            events: last,
+            events: last.map(|(at, event)| format!("{at:?} {event}")).collect(),
         }
     }
 
     pub(super) fn reach(&self, kind: &'static str, node: Node) {
         reached::note(kind, self.phase(node).name());
+    }
+}
+
+/// A run that ends in a panic leaves a page that shows it.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.write_timeline();
+        }
     }
 }
 
