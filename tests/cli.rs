@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use staticfire::protocol::codes::request::SEND_MESSAGE_V2;
 use staticfire::protocol::headers::SendRequest;
+use staticfire::storage::{Durability, Epoch, Message, QueueId, Store, StoreOptions, TopicName};
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{self, Connection, Runtime, Service, Transport};
 
@@ -298,6 +299,59 @@ fn a_data_directory_without_permission_is_named() {
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(words.contains(text(&data)) && words.contains("ermission denied"), "{words}");
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+}
+
+/// A log that lost its end to another leader: the records from the second message on.
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+fn cut_log(data: &Path) {
+    let mut options = StoreOptions::at(data);
+    (options.durability, options.segment_bytes) = (Durability::Confirmed, 1 << 20);
+    let store = Store::open(options).unwrap();
+    store.open_epoch().unwrap();
+    let append = |body: &'static str| {
+        let message = Message::new(TopicName::new("orders").unwrap(), QueueId(0), body);
+        store.append(&message.with_property("KEYS", body)).unwrap().position().end
+    };
+    let kept = append("kept");
+    append("first lost");
+    append("second lost");
+    store.confirm(Epoch(1), kept);
+    store.fence(Epoch(7));
+    store.truncate(kept).unwrap();
+    store.close().unwrap();
+}
+
+/// proves: M34, I76
+#[test]
+fn what_was_cut_off_is_listed_shown_and_sent_once_more() {
+    let folder = tempfile::tempdir().unwrap();
+    cut_log(folder.path());
+    let tail = ["store", "tail", "--orphans", text(folder.path())];
+    let with = |more: &[&str]| ok(&[&tail[..], more].concat());
+    let list = json_lines(&with(&["--json"]));
+    assert_eq!((list.len(), &list[0]["epoch"], &list[0]["messages"]), (1, &7.into(), &2.into()), "{list:?}");
+    assert_eq!(list[0]["topics"]["orders"], 2);
+    let people = with(&[]);
+    assert!(people.contains("in epoch 7") && people.contains("2 of orders"), "{people}");
+    let messages = json_lines(&with(&["--messages"]));
+    let bodies: Vec<_> = messages.iter().map(|message| message["body"].as_str().unwrap()).collect();
+    assert_eq!(bodies, ["first lost", "second lost"]);
+    assert_eq!(messages[1]["properties"]["KEYS"], "second lost");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let server = Server::standalone(elsewhere.path(), "flushed");
+    assert_eq!(with(&["--send-to", server.name_server()]), "2 messages sent\n");
+    let mut keys: Vec<_> = consume(server.name_server(), "2")[..2]
+        .iter()
+        .map(|message| (message["keys"].as_str().unwrap().to_owned(), message["body"].clone()))
+        .collect();
+    keys.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(keys[0], ("first lost".to_owned(), "first lost".into()));
+    assert_eq!(keys[1].1, "second lost");
+
+    let (code, words) = refused(&["store", "tail", "--orphans", text(&folder.path().join("config"))]);
+    assert_eq!(code, Some(2), "{words}");
+    assert_eq!(refused(&["store", "tail", text(folder.path())]).0, Some(2), "of the log itself: not there");
 }
 
 /// proves: B72

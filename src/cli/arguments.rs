@@ -227,6 +227,27 @@ pub enum StoreCommand {
     /// Read a whole store, ours or RocketMQ's, and say what is wrong with it. Changes nothing. Nobody may
     /// write to it meanwhile. Exit code 0: sound, 1: damaged, 2: could not be read.
     Verify(VerifyArguments),
+    /// Show what was cut off the end of a log and kept, also while a broker uses the store. Changes nothing
+    /// there. Exit code 0: all of it could be read (and sent), 1: not all, 2: could not be started.
+    Tail(TailArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct TailArguments {
+    /// The store directory.
+    pub directory: PathBuf,
+    /// The orphans: what a newer leader did not have, or a crash left incomplete.
+    #[arg(long, required = true)]
+    pub orphans: bool,
+    /// Print each message as one JSON object, instead of a line about each orphan.
+    #[arg(long)]
+    pub messages: bool,
+    /// Print JSON objects, one a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Send all messages once more, to the topics they were for. They may be there already: look first.
+    #[arg(long, value_name = "NAME_SERVER", value_delimiter = ',', conflicts_with_all = ["messages", "json"])]
+    pub send_to: Vec<Endpoint>,
 }
 
 #[derive(Debug, Args)]

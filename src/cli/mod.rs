@@ -6,6 +6,7 @@ mod admin;
 mod arguments;
 mod consume;
 mod measure;
+mod orphans;
 mod produce;
 mod replication;
 mod serve;
@@ -54,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Consume(arguments) => consume::consume(&arguments),
         Command::Admin(command) => admin::admin(&command),
         Command::Store(StoreCommand::Verify(arguments)) => verify::verify(&arguments),
+        Command::Store(StoreCommand::Tail(arguments)) => orphans::tail(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

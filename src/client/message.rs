@@ -84,6 +84,15 @@ impl Message {
         self
     }
 
+    /// The same without a property.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        let mut kept = Vec::with_capacity(self.properties.len());
+        properties::append_without(&mut kept, &self.properties, name);
+        self.properties = kept;
+        self
+    }
+
     /// The value of a property.
     #[must_use]
     pub fn property_value(&self, name: &str) -> Option<&str> {
@@ -92,10 +101,16 @@ impl Message {
 
     /// A copy of a received message, as stored, for a group's retry topic.
     pub(super) fn copy_for_retry(message: &ReceivedMessage, retry_topic: TopicName) -> Self {
-        let record = &message.record;
+        Self::copy_of(&message.record, retry_topic)
+    }
+
+    /// A copy of a stored record, with all its properties and its body as it is packed, to be sent to
+    /// `topic`.
+    #[must_use]
+    pub fn copy_of(record: &Record, topic: TopicName) -> Self {
         let mut kept = Vec::new();
         properties::append_without(&mut kept, record.properties().as_bytes(), properties::CRC32);
-        let mut copy = Self::to(retry_topic, record.body()).flag(record.flag());
+        let mut copy = Self::to(topic, record.body()).flag(record.flag());
         (copy.properties, copy.sys_flag) = (kept, record.sys_flag() & PACKING);
         copy
     }

@@ -20,6 +20,7 @@ pub mod message_id;
 pub mod name;
 mod open;
 mod options;
+pub mod orphans;
 mod planted;
 pub mod position;
 pub mod properties;

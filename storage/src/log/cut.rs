@@ -17,7 +17,7 @@ use crate::{Epoch, PhysicalOffset};
 
 /// Where cut ranges are kept, one file each: `<epoch>-<offset>`, the range's bytes at their place
 /// in the segment.
-pub(crate) const ORPHANS: &str = "staticfire/orphans";
+pub(crate) const ORPHANS: &str = crate::orphans::FOLDER;
 /// Where the kept prefix of a segment is copied before it takes the segment's name.
 const REPLACEMENT: &str = "staticfire/replacement";
 /// Bytes copied at a time.
