@@ -119,10 +119,10 @@ impl Running {
         }
     }
 
-    /// The masters of all groups.
+    /// The masters of all groups; see [`Self::leader`].
     #[must_use]
     pub fn masters(&self) -> Vec<Node> {
-        (0..self.cluster.groups).map(Node::master).collect()
+        (0..self.cluster.groups).map(|group| self.leader(group)).collect()
     }
 
     /// What the broker on a node is called.
@@ -140,20 +140,25 @@ impl Running {
     /// A queue or a record cannot be read.
     #[must_use]
     pub fn stored(&self, topic: &str) -> Vec<Found> {
-        let mut all = Vec::new();
-        for master in self.masters() {
-            let Some(store) = self.store(master) else { continue };
-            let broker = self.broker_name(master);
-            for queue in store.queues_of(topic) {
-                let mut at = queue.min();
-                while at < queue.max() {
-                    let records = queue.read(at, 1000).unwrap_or_else(|error| panic!("{topic}: {error}"));
-                    assert!(!records.is_empty(), "{topic} {} gives nothing at {at}", queue.id());
-                    for record in records {
-                        let place = place(&broker, queue.id(), record.queue_offset());
-                        at = QueueOffset(record.queue_offset().0 + 1);
-                        all.push(Found { place, physical: record.physical(), body: record.body() });
-                    }
+        self.masters().into_iter().flat_map(|master| self.stored_at(master, topic)).collect()
+    }
+
+    /// Every message in the queues of a topic at one broker, if that serves.
+    ///
+    /// # Panics
+    /// A queue or a record cannot be read.
+    #[must_use]
+    pub fn stored_at(&self, node: Node, topic: &str) -> Vec<Found> {
+        let (mut all, broker) = (Vec::new(), self.broker_name(node));
+        for queue in self.store(node).into_iter().flat_map(|store| store.queues_of(topic)) {
+            let mut at = queue.min();
+            while at < queue.max() {
+                let records = queue.read(at, 1000).unwrap_or_else(|error| panic!("{topic}: {error}"));
+                assert!(!records.is_empty(), "{topic} {} gives nothing at {at}", queue.id());
+                for record in records {
+                    let place = place(&broker, queue.id(), record.queue_offset());
+                    at = QueueOffset(record.queue_offset().0 + 1);
+                    all.push(Found { place, physical: record.physical(), body: record.body() });
                 }
             }
         }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use staticfire_replication::Mode;
 use staticfire_storage::disk::DiskFaults;
 use staticfire_storage::{Durability, StoreOptions};
 use staticfire_transport::memory::Link;
 
-use super::machine::{BrokerRole, NameServerRole, Settings};
+use super::machine::{BrokerRole, Copying, NameServerRole, Settings};
 use super::{Node, Role, Running};
 use crate::broker::BrokerOptions;
 use crate::name_server::NameServerOptions;
@@ -31,6 +32,7 @@ pub struct Cluster {
     pub(super) durability: Durability,
     pub(super) disk_faults: DiskFaults,
     pub(super) link: Link,
+    pub(super) copying: Option<Copying>,
     broker_options: Settings<BrokerOptions>,
     store_options: Settings<StoreOptions>,
     name_server_options: Settings<NameServerOptions>,
@@ -49,6 +51,7 @@ impl Cluster {
             durability: Durability::Flushed,
             disk_faults: DiskFaults::default(),
             link: Link::default(),
+            copying: None,
             broker_options: Arc::new(|_, _| {}),
             store_options: Arc::new(|_, _| {}),
             name_server_options: Arc::new(|_, _| {}),
@@ -69,10 +72,26 @@ impl Cluster {
         self
     }
 
-    /// So many brokers in each group: a master with id 0, and slaves.
+    /// So many brokers in each group: a master with id 0, and slaves, which copy nothing unless told
+    /// so by [`Self::electing`] or [`Self::copying`].
     #[must_use]
     pub fn members(mut self, count: u8) -> Self {
         self.members = count;
+        self
+    }
+
+    /// The members of a group elect who leads, and OK means flushed by a majority.
+    #[must_use]
+    pub fn electing(mut self) -> Self {
+        self.copying = Some(Copying { raft: true, mode: Mode::Quorum });
+        self
+    }
+
+    /// Slaves copy from the master, which is member 0 and which nobody replaces; `mode` is what OK
+    /// means.
+    #[must_use]
+    pub fn copying(mut self, mode: Mode) -> Self {
+        self.copying = Some(Copying { raft: false, mode });
         self
     }
 
@@ -164,6 +183,8 @@ impl Cluster {
             Node::Broker { .. } => Some(self.own_broker.clone().unwrap_or_else(|| {
                 Arc::new(BrokerRole {
                     durability: self.durability,
+                    copying: self.copying,
+                    members: self.members,
                     options: Arc::clone(&self.broker_options),
                     store: Arc::clone(&self.store_options),
                 })

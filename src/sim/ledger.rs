@@ -54,7 +54,7 @@ impl fmt::Display for Place {
 }
 
 /// A message that was found in a queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Where.
     pub place: Place,

@@ -6,13 +6,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use staticfire_replication::{Failover, Mode, NodeId};
 use staticfire_storage::disk::SimulatedDisk;
 use staticfire_storage::{Clock, Durability, Store, StoreOptions};
 use staticfire_transport::memory::Host;
 use staticfire_transport::{BoxFuture, Runtime, Transport};
 
 use super::Node;
-use crate::broker::{Broker, BrokerOptions};
+use crate::broker::{Broker, BrokerOptions, GroupOptions};
 use crate::name_server::{NameServer, NameServerOptions};
 
 /// One life of a node: what its role gets to work with. Cloning shares it.
@@ -140,10 +141,37 @@ impl fmt::Debug for HostClock {
 /// Changes the settings of brokers before they start.
 pub(super) type Settings<T> = Arc<dyn Fn(Node, &mut T) + Send + Sync>;
 
+/// How the members of a group copy from each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copying {
+    /// They elect who leads; otherwise it is member 0.
+    pub(super) raft: bool,
+    pub(super) mode: Mode,
+}
+
+impl Copying {
+    /// What member `id` of a group of so many is told.
+    fn options(self, group: u8, id: u8, members: u8) -> GroupOptions {
+        let number = |id: u8| NodeId(u32::from(id) + 1);
+        let peers = (0..members).map(|id| (number(id), (Node::Broker { group, id }.ip(), GROUP_PORT).into()));
+        let failover = match (self.raft, id) {
+            (true, _) => Failover::Raft,
+            (false, 0) => Failover::Master { generation: 1 },
+            (false, _) => Failover::Slave,
+        };
+        GroupOptions { mode: self.mode, ..GroupOptions::new(number(id), peers.collect(), failover) }
+    }
+}
+
+/// Where the members of a group listen for each other.
+const GROUP_PORT: u16 = 10912;
+
 /// Our broker.
 #[derive(Clone)]
 pub(super) struct BrokerRole {
     pub(super) durability: Durability,
+    pub(super) copying: Option<Copying>,
+    pub(super) members: u8,
     pub(super) options: Settings<BrokerOptions>,
     pub(super) store: Settings<StoreOptions>,
 }
@@ -158,6 +186,7 @@ impl Role for BrokerRole {
             id: i64::from(id),
             listen: machine.address(),
             name_servers: machine.name_servers.iter().map(|server| (*server).into()).collect(),
+            replication: self.copying.map(|copying| copying.options(group, id, self.members)),
             ..BrokerOptions::default()
         };
         (self.options)(machine.node, &mut options);

@@ -88,22 +88,51 @@
 //! });
 //! ```
 //!
-//! A name server forgets a dead broker after more than 120 s, and by 130 s:
+//! What a group that elects acknowledged survives the loss of its leaders:
 //!
 //! ```
 //! use std::time::Duration;
-//! use staticfire::sim::{Cluster, Node, cases};
+//! use staticfire::sim::{Cluster, Ledger, Node, cases};
 //!
-//! cases(5, |seed| {
-//!     let mut cluster = Cluster::seeded(seed).start();
-//!     cluster.run_for(Duration::from_millis(seed * 7919 % 60_000));
-//!     cluster.power_cut(Node::master(0));
-//!     let brokers = |cluster: &staticfire::sim::Running| cluster.name_server(0).expect("it runs").brokers();
-//!     let silent = brokers(&cluster)[0].age;
-//!     cluster.run_for(Duration::from_millis(119_900) - silent);
-//!     assert_eq!(brokers(&cluster).len(), 1);
-//!     cluster.run_for(Duration::from_millis(10_100));
-//!     assert!(brokers(&cluster).is_empty());
+//! cases(3, |seed| {
+//!     let mut cluster = Cluster::seeded(seed).members(3).electing().start();
+//!     let ledger = Ledger::of("orders");
+//!     cluster.create_topic("orders", 2);
+//!     let (client, pause) = (cluster.host(Node::Client(1)), Duration::from_millis(5));
+//!     cluster.spawn(Node::Client(1), ledger.clone().keep_sending(cluster.producer(1), client, pause));
+//!     for _ in 0..2 {
+//!         cluster.run_for(Duration::from_secs(1));
+//!         let (old, before) = (cluster.leader(0), ledger.counts().ok);
+//!         cluster.power_cut(old);
+//!         cluster.run_for(Duration::from_secs(5));
+//!         assert_ne!(cluster.leader(0), old);
+//!         assert!(ledger.counts().ok > before, "the producer found the new one");
+//!         cluster.restart(old);
+//!     }
+//!     cluster.check(&ledger).unwrap_or_else(|violation| panic!("{violation}"));
+//! });
+//! ```
+//!
+//! A slave that copies behind the master's back lacks the end, and nothing else:
+//!
+//! ```
+//! use std::time::Duration;
+//! use staticfire::replication::Mode;
+//! use staticfire::sim::{Cluster, Ledger, Node, cases};
+//!
+//! cases(3, |seed| {
+//!     let (master, slave) = (Node::master(0), Node::Broker { group: 0, id: 1 });
+//!     let mut cluster = Cluster::seeded(seed).members(2).copying(Mode::Flushed).start();
+//!     let ledger = Ledger::of("orders");
+//!     cluster.create_topic("orders", 1);
+//!     let (client, pause) = (cluster.host(Node::Client(1)), Duration::from_millis(1));
+//!     cluster.spawn(Node::Client(1), ledger.clone().keep_sending(cluster.producer(1), client, pause));
+//!     cluster.run_for(Duration::from_millis(500 + seed));
+//!     cluster.partition(master, slave);
+//!     cluster.run_for(Duration::from_millis(100));
+//!     let (all, copied) = (cluster.stored_at(master, "orders"), cluster.stored_at(slave, "orders"));
+//!     assert!(!copied.is_empty() && copied.len() < all.len());
+//!     assert_eq!(copied, all[..copied.len()]);
 //! });
 //! ```
 //!

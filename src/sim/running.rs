@@ -101,7 +101,24 @@ impl Running {
             nodes.iter().for_each(|node| running.begin(*node));
             nodes.iter().for_each(|node| running.await_start(*node));
         }
+        if running.cluster.copying.is_some() {
+            running.await_masters();
+        }
         running
+    }
+
+    /// Runs until each group has a master, and clients find it.
+    fn await_masters(&mut self) {
+        for master in self.masters() {
+            let address = master.address().to_string();
+            let finds = |server: &NameServer| {
+                server.brokers().iter().any(|known| known.broker_id == 0 && known.address == address)
+            };
+            let found = |running: &Self| {
+                (0..running.cluster.name_servers).all(|number| running.name_server(number).is_some_and(finds))
+            };
+            self.run_until(START, found);
+        }
     }
 
     /// What it was made of.
@@ -166,6 +183,33 @@ impl Running {
     #[must_use]
     pub fn broker(&self, node: Node) -> Option<&Broker> {
         self.process(node)
+    }
+
+    /// Who takes the messages of a group, after waiting for it: whom its members elected; the member
+    /// with id 0 where they do not.
+    ///
+    /// # Panics
+    /// They elect nobody within a virtual minute.
+    #[must_use]
+    pub fn leader(&self, group: u8) -> Node {
+        let end = self.now() + START;
+        let members = || (0..self.cluster.members).map(|id| Node::Broker { group, id });
+        let role = |node: Node| self.broker(node).and_then(Broker::role);
+        while self.cluster.copying.is_some() || members().any(|node| role(node).is_some()) {
+            let leads = |node: &Node| role(*node).is_some_and(|role| role.serves() && role.accepts());
+            if let Some(leader) = members().find(leads) {
+                return leader;
+            }
+            let status = || members().map(|node| (node, self.broker(node).map(Broker::group_status)));
+            assert!(
+                self.now() < end,
+                "seed {}: nobody leads: {:?}",
+                self.cluster.seed,
+                status().collect::<Vec<_>>()
+            );
+            self.run_for(LOOK);
+        }
+        Node::master(group)
     }
 
     /// The store of the broker on a node, while it serves; see [`Role::store`].

@@ -27,13 +27,13 @@ fn a_killed_leader_takes_nothing_acknowledged_with_it() {
         let mut lost_power = false;
         for _ in 0..2 {
             cluster.run_for(ms(1500));
-            let (old, before) = (leader(&mut cluster), ledger.counts().ok);
+            let (old, before) = (leader(&cluster), ledger.counts().ok);
             if lost_power {
                 cluster.power_cut(old)
             } else {
                 cluster.kill(old)
             }
-            let new = leader(&mut cluster);
+            let new = leader(&cluster);
             assert_ne!(new, old);
             cluster.run_for(ms(5000));
             assert!(ledger.counts().ok > before, "the producer went on: {:?}", ledger.counts());
@@ -57,10 +57,10 @@ fn a_lost_disk_takes_nothing_acknowledged_with_it() {
     let host = cluster.host(Node::Client(1));
     cluster.spawn(Node::Client(1), ledger.clone().keep_sending(cluster.producer(1), host, ms(10)));
     cluster.run_for(ms(1000));
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     cluster.kill(old);
     cluster.replace_disk(old, SimulatedDisk::new(99));
-    let new = leader(&mut cluster);
+    let new = leader(&cluster);
     ledger.check(&stored(&cluster, new), |_| Promise::Everything).unwrap();
     cluster.run_for(ms(4000));
     cluster.restart(old);
@@ -71,7 +71,7 @@ fn a_lost_disk_takes_nothing_acknowledged_with_it() {
     assert_eq!(stored(&cluster, old).len(), stored(&cluster, new).len());
     // It carries the group: with the one that has copied to it gone, nothing is missing.
     cluster.kill(new);
-    let last = leader(&mut cluster);
+    let last = leader(&cluster);
     ledger.check(&stored(&cluster, last), |_| Promise::Everything).unwrap();
 }
 
@@ -80,7 +80,7 @@ fn a_lost_disk_takes_nothing_acknowledged_with_it() {
 #[test]
 fn name_servers_learn_at_once_who_leads() {
     let mut cluster = raft(1);
-    let mut old = leader(&mut cluster);
+    let mut old = leader(&cluster);
     for round in 0..2 {
         cluster.run_for(ms(200));
         for name_server in 0..2 {
@@ -97,7 +97,7 @@ fn name_servers_learn_at_once_who_leads() {
         } else {
             cluster.kill(old);
         }
-        old = leader(&mut cluster);
+        old = leader(&cluster);
     }
 }
 
@@ -110,9 +110,9 @@ fn nobody_outside_of_a_group_has_a_say_in_its_election() {
     cluster.network().keep_log(true);
     cluster.kill(Node::NameServer(0));
     cluster.kill(Node::NameServer(1));
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     cluster.kill(old);
-    assert_ne!(leader(&mut cluster), old);
+    assert_ne!(leader(&cluster), old);
     cluster.run_for(ms(2000));
     let replication: Vec<_> = cluster
         .network()
@@ -135,7 +135,7 @@ fn nobody_outside_of_a_group_has_a_say_in_its_election() {
 #[test]
 fn a_leader_that_was_replaced_unawares_answers_nothing() {
     let mut cluster = raft(4);
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     let peer = cluster.peer(1, old.address()).unwrap();
     assert_eq!(peer.ask(send("known to all")).code, response::SUCCESS);
     let others: Vec<_> = (0..3).map(node).filter(|node| *node != old).collect();
@@ -154,7 +154,7 @@ fn a_leader_that_was_replaced_unawares_answers_nothing() {
     assert_eq!(peer.ask(send("later")).code, response::SERVICE_NOT_AVAILABLE);
     assert_eq!(peer.ask(bound).code, response::SERVICE_NOT_AVAILABLE);
     assert_eq!(peer.ask(pull(0, 0)).code, response::SUCCESS, "what is confirmed is for everybody");
-    let new = leader(&mut cluster);
+    let new = leader(&cluster);
     assert!(others.contains(&new));
     for name_server in 0..2 {
         let known = registered(&cluster, name_server);
@@ -169,8 +169,8 @@ fn a_leader_that_was_replaced_unawares_answers_nothing() {
 /// proves: M24, M25, M26
 #[test]
 fn only_the_leader_takes_messages_and_everybody_hands_them_out() {
-    let mut cluster = raft(2);
-    let leading = leader(&mut cluster);
+    let cluster = raft(2);
+    let leading = leader(&cluster);
     let peer = cluster.peer(1, leading.address()).unwrap();
     for number in 0..3 {
         let answer = peer.ask(send(&format!("message {number}")));

@@ -95,7 +95,7 @@ fn what_a_slave_acknowledged_survives_the_loss_of_the_master() {
     let before = ledger.counts().ok;
     chosen.lock().unwrap()[1] = Failover::Master { generation: 2 };
     cluster.restart(node(1));
-    assert_eq!(leader(&mut cluster), node(1));
+    assert_eq!(leader(&cluster), node(1));
     cluster.run_for(ms(8000));
     assert!(ledger.counts().ok > before, "{:?}", ledger.counts());
     ledger.check(&stored(&cluster, node(1)), |_| Promise::Everything).unwrap();
@@ -138,7 +138,7 @@ fn a_promoted_slave_goes_on_and_what_only_the_master_had_is_kept_aside() {
 
     *chosen.lock().unwrap() = [Failover::Slave, Failover::Master { generation: 2 }, Failover::Slave];
     cluster.restart(node(1));
-    assert_eq!(leader(&mut cluster), node(1));
+    assert_eq!(leader(&cluster), node(1));
     let before = ledger.counts().ok;
     while ledger.counts().ok == before {
         cluster.run_for(ms(5));
@@ -151,7 +151,7 @@ fn a_promoted_slave_goes_on_and_what_only_the_master_had_is_kept_aside() {
     cluster.restart(node(0));
     cluster.run_for(ms(3000));
     assert!(follows(&cluster, 0), "{:?}", cluster.broker(node(0)).unwrap().group_status());
-    assert_eq!(leader(&mut cluster), node(1));
+    assert_eq!(leader(&cluster), node(1));
     cluster.kill(Node::Client(1));
     cluster.run_for(ms(1000));
     assert_eq!(stored(&cluster, node(0)).len(), stored(&cluster, node(1)).len());

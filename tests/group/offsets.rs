@@ -109,7 +109,7 @@ fn suffer(seed: u64) {
     let cluster = cluster(seed, |_| Failover::Raft, Mode::Quorum);
     let plan = Plan::seeded(seed, &cluster);
     let mut cluster = started(cluster);
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     make_row(&cluster, old);
     let known = Arc::new(Mutex::new(Known::default()));
     let host = cluster.host(Node::Client(1));

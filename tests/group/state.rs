@@ -81,7 +81,7 @@ pub fn make_row(cluster: &Running, at: Node) {
 fn what_a_dead_leader_knew_its_successor_knows() {
     cases(4, |seed| {
         let mut cluster = raft(seed);
-        let mut old = leader(&mut cluster);
+        let mut old = leader(&cluster);
         done(&cluster, old, create(TOPIC, 3));
         done(&cluster, old, create("gone", 2));
         done(&cluster, old, group("C", 5));
@@ -93,7 +93,7 @@ fn what_a_dead_leader_knew_its_successor_knows() {
         done(&cluster, old, Command::request(request::DELETE_TOPIC_IN_BROKER).with_ext("topic", "gone"));
         for round in 0..3 {
             cluster.kill(old);
-            let new = leader(&mut cluster);
+            let new = leader(&cluster);
             assert_eq!(topic_at(&cluster, new, TOPIC).map(|topic| topic.read_queue_nums), Some(3));
             assert_eq!(topic_at(&cluster, new, "gone"), None, "it was deleted");
             assert_eq!(retries_at(&cluster, new, "C"), Some(5));
@@ -112,7 +112,7 @@ fn what_a_dead_leader_knew_its_successor_knows() {
 #[test]
 fn every_node_exports_what_is_confirmed_and_all_of_them_start_with_it() {
     let mut cluster = raft(3);
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     done(&cluster, old, create(TOPIC, 3));
     done(&cluster, old, group("C", 5));
     done(&cluster, old, send("message"));
@@ -130,7 +130,7 @@ fn every_node_exports_what_is_confirmed_and_all_of_them_start_with_it() {
     }
     (0..3).for_each(|id| cluster.power_cut(node(id)));
     (0..3).for_each(|id| cluster.restart(node(id)));
-    let new = leader(&mut cluster);
+    let new = leader(&cluster);
     assert_eq!(committed(&cluster, new, "C", TOPIC), Some(1));
     assert_eq!(retries_at(&cluster, new, "C"), Some(5));
 }
@@ -141,7 +141,7 @@ fn every_node_exports_what_is_confirmed_and_all_of_them_start_with_it() {
 fn what_a_cut_off_leader_changed_is_taken_back() {
     cases(4, |seed| {
         let mut cluster = raft(seed);
-        let old = leader(&mut cluster);
+        let old = leader(&cluster);
         done(&cluster, old, create(TOPIC, 1));
         done(&cluster, old, group("C", 5));
         (0..9).for_each(|_| drop(done(&cluster, old, send("message"))));
@@ -156,7 +156,7 @@ fn what_a_cut_off_leader_changed_is_taken_back() {
                 assert_ne!(answer.code, response::SUCCESS, "nobody else has it: {answer:?}");
             }
         }
-        let new = leader(&mut cluster);
+        let new = leader(&cluster);
         assert_ne!(new, old);
         assert_eq!(committed(&cluster, new, "C", TOPIC), Some(3));
         done(&cluster, new, commit("C", TOPIC, 5));
@@ -169,7 +169,7 @@ fn what_a_cut_off_leader_changed_is_taken_back() {
             _ => unreachable!("a broker led"),
         })));
         cluster.run_for(ms(1000));
-        let last = leader(&mut cluster);
+        let last = leader(&cluster);
         assert_eq!(committed(&cluster, last, "C", TOPIC), Some(5));
         assert_eq!(topic_at(&cluster, last, "lost"), None);
     });
@@ -199,7 +199,7 @@ fn a_promoted_slave_knows_what_was_copied_and_an_old_master_forgets_the_rest() {
     cluster.heal();
     *failover.lock().unwrap() = [Failover::Slave, Failover::Master { generation: 2 }, Failover::Slave];
     cluster.restart(node(1));
-    assert_eq!(leader(&mut cluster), node(1));
+    assert_eq!(leader(&cluster), node(1));
     assert_eq!(committed(&cluster, node(1), "C", TOPIC), Some(3));
     assert_eq!(topic_at(&cluster, node(1), "lost"), None);
     done(&cluster, node(1), create("new", 2));
@@ -222,7 +222,7 @@ fn with_little_room(seed: u64) -> Cluster {
 #[test]
 fn a_queue_whose_messages_expired_keeps_its_numbers_on_whoever_leads() {
     let mut cluster = started(with_little_room(4));
-    let old = leader(&mut cluster);
+    let old = leader(&cluster);
     done(&cluster, old, create(TOPIC, 1));
     done(&cluster, old, create("noise", 1));
     done(&cluster, old, group("C", 5));
@@ -260,7 +260,7 @@ fn a_queue_whose_messages_expired_keeps_its_numbers_on_whoever_leads() {
     let Node::Broker { id, .. } = fresh else { unreachable!("a broker") };
     cluster.broker(old).unwrap().transfer(Some(NodeId(u32::from(id) + 1)));
     cluster.run_for(ms(1000));
-    assert_eq!(leader(&mut cluster), fresh);
+    assert_eq!(leader(&cluster), fresh);
     emptied(&cluster, fresh);
     assert_eq!(committed(&cluster, fresh, "C", TOPIC), Some(5));
     let answer = done(&cluster, fresh, send("the next one"));

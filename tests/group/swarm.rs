@@ -46,7 +46,7 @@ fn what_a_group_acknowledged_survives_any_plan() {
         cluster.kill(Node::Client(1));
         cluster.kill(Node::Client(2));
         cluster.run_for(ms(120_000));
-        let leading = leader(&mut cluster);
+        let leading = leader(&cluster);
         let wrong = |violation| panic!("seed {seed}, plan {plan}: {violation}");
         cluster.violation().unwrap_or_else(wrong);
         ledger.check(&stored(&cluster, leading), |_| Promise::Everything).unwrap_or_else(wrong);

@@ -8,8 +8,7 @@ use staticfire::protocol::codes::request;
 use staticfire::protocol::header::Header;
 use staticfire::protocol::headers::SendRequest;
 use staticfire::replication::{Failover, Mode, NodeId};
-use staticfire::sim::{Cluster, Found, Node, Place, Running};
-use staticfire::storage::QueueOffset;
+use staticfire::sim::{Cluster, Found, Node, Running};
 use staticfire::transport::Command;
 
 pub const TOPIC: &str = "orders";
@@ -60,44 +59,19 @@ pub fn group_options(group: u8, id: u8, failover: Failover, mode: Mode) -> Group
 }
 
 pub fn started(cluster: Cluster) -> Running {
-    let mut running = cluster.start();
-    leader(&mut running);
+    let running = cluster.start();
+    leader(&running);
     running
 }
 
 /// Who leads and serves, after waiting for it.
-pub fn leader(running: &mut Running) -> Node {
-    for _ in 0..500 {
-        let leads = |node: &Node| {
-            let role = running.broker(*node).and_then(staticfire::broker::Broker::role);
-            role.is_some_and(|role| role.serves() && role.accepts())
-        };
-        if let Some(leader) = (0..3).map(node).find(leads) {
-            return leader;
-        }
-        running.run_for(ms(10));
-    }
-    let roles: Vec<_> =
-        (0..3).map(|id| running.broker(node(id)).map(staticfire::broker::Broker::group_status)).collect();
-    panic!("nobody leads after 5 s: {roles:?}");
+pub fn leader(running: &Running) -> Node {
+    running.leader(0)
 }
 
 /// All messages of the topic that a broker shows.
 pub fn stored(running: &Running, node: Node) -> Vec<Found> {
-    let mut all = Vec::new();
-    for queue in running.store(node).unwrap().queues_of(TOPIC) {
-        let mut at = queue.min();
-        while at < queue.max() {
-            for record in queue.read(at, 1000).unwrap() {
-                let queue = i32::try_from(queue.id().0).unwrap();
-                let offset = i64::try_from(record.queue_offset().0).unwrap();
-                let place = Place { broker: "broker-0".into(), queue, offset };
-                at = QueueOffset(record.queue_offset().0 + 1);
-                all.push(Found { place, physical: record.physical(), body: record.body() });
-            }
-        }
-    }
-    all
+    running.stored_at(node, TOPIC)
 }
 
 /// The ids and addresses of the group, as a name server knows them.

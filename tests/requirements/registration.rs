@@ -8,6 +8,7 @@ use std::time::Duration;
 use staticfire::broker::{Broker, BrokerOptions};
 use staticfire::name_server::{NameServer, NameServerOptions};
 use staticfire::protocol::codes::request as code;
+use staticfire::replication::Mode;
 use staticfire::sim::{Cluster, Failure, Machine, Node, Running};
 use staticfire::storage::disk::SimulatedDisk;
 use staticfire::storage::{StoreOptions, SystemClock};
@@ -15,7 +16,7 @@ use staticfire::transport::memory::{Entry, Event};
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Command, Connection, Runtime, Service, Transport};
 
-use crate::seen::{minute, second, start};
+use crate::seen::{message, minute, second, start};
 
 /// The registrations that a broker sent to a name server.
 fn registrations(cluster: &Running, broker: Node, server: Node) -> Vec<Entry> {
@@ -30,16 +31,30 @@ fn dials(cluster: &Running, broker: Node, server: Node) -> usize {
         .count()
 }
 
-/// What can be had before slaves copy: a master and two slaves are one group to everybody.
-/// proves: M5 (the form; that their logs are equal needs copying)
+/// A master and two slaves are one group to everybody, and have the same log, byte for byte.
+/// proves: M5
 #[test]
-fn m05_a_group_is_a_master_and_slaves_under_one_name() {
-    let cluster = Cluster::seeded(5).members(3).start();
+fn m05_a_group_is_a_master_and_slaves_with_a_copy_each() {
+    let cluster = Cluster::seeded(5).members(3).copying(Mode::Flushed).start();
     cluster.create_topic("orders", 4);
+    let producer = cluster.producer(1);
+    for number in 0..50 {
+        cluster.wait(producer.send(message("orders", format!("m{number}")))).expect("stored");
+    }
+    cluster.run_for(second(2));
+    let members = [0, 1, 2].map(|id| Node::Broker { group: 0, id });
+    let logs = members.map(|node| {
+        let end = cluster.store(node).expect("it serves").marks().written.0;
+        let mut log = cluster.disk(node).contents("commitlog/00000000000000000000").expect("the log");
+        log.truncate(usize::try_from(end).expect("less than a segment"));
+        log
+    });
+    assert!(logs[0].len() > 50 * 100 && logs[1] == logs[0] && logs[2] == logs[0]);
     let route = cluster.wait(cluster.client(1).route("orders")).expect("a route");
     assert_eq!(route.broker_datas.len(), 1);
-    let members: Vec<_> = route.broker_datas[0].broker_addrs.keys().copied().collect();
-    assert_eq!(members, [0, 1, 2]);
+    // A slave registers under the number of its node.
+    let ids: Vec<_> = route.broker_datas[0].broker_addrs.keys().copied().collect();
+    assert_eq!(ids, [0, 2, 3]);
     assert_eq!(route.queue_datas.len(), 1, "the queues are the group's, not the members'");
 }
 
