@@ -201,7 +201,6 @@ impl Peer {
     ///
     /// # Panics
     /// There is none.
-    #[must_use]
     pub fn ask(&self, request: Command) -> Command {
         self.wait(self.start(request)).unwrap_or_else(|error| panic!("no answer: {error}"))
     }
@@ -210,6 +209,14 @@ impl Peer {
     #[must_use]
     pub fn start(&self, request: Command) -> Call {
         self.connection.call(request, LONG)
+    }
+
+    /// Says something that nobody answers.
+    ///
+    /// # Panics
+    /// The connection is closed.
+    pub fn tell(&self, request: Command) {
+        self.connection.send(request).unwrap_or_else(|error| panic!("not sent: {error}"));
     }
 
     /// Waits for an answer.

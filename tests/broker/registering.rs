@@ -6,7 +6,7 @@ use staticfire::protocol::codes::{request, response};
 use staticfire::transport::Command;
 
 use crate::tools::create;
-use crate::world::{Client, LONG, World, send};
+use crate::world::{Client, World, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,8 +36,7 @@ fn a_broker_stays_registered_while_it_lives_and_leaves_when_it_stops() {
     client.run(600 * SECOND);
     let names = world.name_server();
     assert_eq!(route(&names, "orders"), 0);
-    let stopping = world.broker.take().unwrap().stop();
-    world.network.block_on(stopping, LONG).expect("in time").unwrap();
+    world.stop();
     assert_eq!(route(&names, "orders"), response::TOPIC_NOT_EXIST);
 }
 

@@ -143,7 +143,7 @@ fn a_damaged_delayed_message_holds_back_its_level_alone() {
     client.ask(send_with("orders", 0, "sound", "DELAY\u{1}2\u{2}", |_| {}));
     let id: staticfire::storage::MessageId = sent.ext.get("msgId").unwrap().parse().unwrap();
     let in_body = id.physical.0 + 88;
-    world.disk.flip_bit("commitlog/00000000000000000000", in_body * 8).unwrap();
+    world.disk().flip_bit("commitlog/00000000000000000000", in_body * 8).unwrap();
     let found = client.ask(pull("orders", 0, 1, "*", 10));
     assert_eq!(&record(&found).body()[..], b"sound");
 }

@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn with_flushes(seed: u64, effect: FaultEffect) -> World {
     let mut world = World::new(seed);
     world.client().ask(send("orders", 0, "first"));
-    world.disk.set_faults(DiskFaults::calm().on_path(DiskOperation::SyncFile, "commitlog", effect));
+    world.disk().set_faults(DiskFaults::calm().on_path(DiskOperation::SyncFile, "commitlog", effect));
     world
 }
 
@@ -50,21 +50,21 @@ fn a_failed_flush_is_never_ok_and_nothing_is_taken_afterwards() {
     let producer = world.client();
     assert_eq!(producer.ask(send("orders", 0, "x")).code, response::SYSTEM_ERROR);
     assert_eq!(producer.ask(send("orders", 0, "y")).code, response::SERVICE_NOT_AVAILABLE);
-    assert_eq!(world.network.stray_answers(), 0);
+    assert_eq!(world.cluster.network().stray_answers(), 0);
 }
 
 /// A topic that cannot be written to disk is not acknowledged, nor is what was sent to it.
 #[test]
 fn a_topic_that_is_not_on_disk_is_not_acknowledged() {
     let mut world = World::new(4);
-    world.disk.set_faults(DiskFaults::calm().on_path(
+    world.disk().set_faults(DiskFaults::calm().on_path(
         DiskOperation::SyncFile,
         "topics.json",
         FaultEffect::Io,
     ));
     let producer = world.client();
     assert_eq!(producer.ask(send("orders", 0, "x")).code, response::SYSTEM_ERROR);
-    world.disk.set_faults(DiskFaults::calm());
+    world.disk().set_faults(DiskFaults::calm());
     producer.run(3 * SECOND);
     assert_eq!(producer.ask(send("orders", 0, "x")).code, 0, "tried again");
 }

@@ -79,7 +79,7 @@ fn the_old_header_means_the_same_and_one_way_has_no_answer() {
     client.tell(one_way);
     let found = client.ask(pull("orders", 0, 1, "*", 5));
     assert_eq!(&records_of(&found)[0].body()[..], b"one way");
-    assert_eq!(world.network.stray_answers(), 0);
+    assert_eq!(world.cluster.network().stray_answers(), 0);
 }
 
 #[test]

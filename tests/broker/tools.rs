@@ -1,5 +1,6 @@
 //! What tools ask, remoting-protocol §15, and requests that nobody serves.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use staticfire::protocol::body::{
@@ -229,12 +230,14 @@ fn tools_see_the_entries_of_a_queue() {
 #[test]
 fn offsets_are_copied_to_a_group_which_comes_to_be_where_groups_may() {
     for auto_create_groups in [true, false] {
-        let mut world = World::new(17);
+        let starts = AtomicUsize::new(0);
+        let mut world = World::with(17, move |options| {
+            options.auto_create_groups = starts.fetch_add(1, Ordering::Relaxed) == 0 || auto_create_groups;
+        });
         let client = world.client();
         client.ask(send("orders", 1, "x"));
         client.ask(pull("orders", 1, 0, "*", 0));
         client.ask(commit("C", 1, 1));
-        world.options.auto_create_groups = auto_create_groups;
         world.restart();
         let client = world.client();
         let copy = || {
@@ -277,6 +280,6 @@ fn unknown_requests_are_answered_and_one_way_ones_are_not() {
         client.tell(Command::one_way(code));
     }
     client.run(Duration::from_secs(1));
-    assert_eq!(world.network.stray_answers(), 0);
+    assert_eq!(world.cluster.network().stray_answers(), 0);
     assert_eq!(client.ask(Command::request(request::QUERY_MESSAGE)).code, response::QUERY_NOT_FOUND);
 }
