@@ -9,6 +9,7 @@
 //! | `Store::append`, `Store::append_each` | `pwrite` of the same bytes |
 //! | `Receipt::wait(Flushed)` by many threads | [`group_log`]: one mutex, one flush for all who wait |
 //! | `Queue::read` | walking the mapped log and checking every record's CRC |
+//! | `Store::append` and the like | other people's logs, in the package `benches/peers` |
 //! | a broker over TCP | [`floor`]: one thread that knows one request |
 
 pub mod floor;
