@@ -29,6 +29,7 @@ mod receipt;
 pub mod record;
 mod recovery;
 pub mod small_file;
+mod sparse;
 mod state;
 mod stepwise;
 mod store;

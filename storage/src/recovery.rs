@@ -9,15 +9,14 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::checkpoint::{Checkpoint, LastEnd};
 use crate::disk::{Directory, EntryKind};
 use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans};
 use crate::log::search::valid_records_after;
 use crate::log::segments::{FOLDER, Segment, path};
 use crate::planted::planted;
-use crate::record::{Record, RecordCrc, RecordError, Scanned, next_at};
+use crate::record::{Record, RecordCrc, RecordError, Scanned};
+use crate::sparse::Sparse;
 use crate::state::State;
 use crate::{OpenError, PhysicalOffset};
 
@@ -151,6 +150,8 @@ pub(crate) fn recover(
     let mut scan = Scan::new(known, &segments, report);
     scan.run()?;
     let (end, tail, store_ms) = (scan.at, scan.tail, scan.store_ms);
+    // What it has open keeps others from writing there.
+    drop(scan.open);
     report.min = segments.first().map_or(end, |segment| segment.start);
     report.end = end;
     report.clean = known.last == LastEnd::Closed;
@@ -202,6 +203,8 @@ fn load(
 struct Scan<'a> {
     known: &'a Known,
     segments: &'a [Segment],
+    /// The segment read last, by its place among them.
+    open: Option<(usize, Sparse)>,
     report: &'a mut LogRecovery,
     at: PhysicalOffset,
     store_ms: i64,
@@ -225,7 +228,7 @@ impl<'a> Scan<'a> {
         let at = if (min..=last).contains(&trusted) { trusted } else { min };
         let at = at.min(whole_to(segments, min, known.segment_bytes));
         report.scanned_from = at;
-        Self { known, segments, report, at, store_ms: state.store_ms, tail: None }
+        Self { known, segments, open: None, report, at, store_ms: state.store_ms, tail: None }
     }
 
     fn run(&mut self) -> Result<(), OpenError> {
@@ -303,7 +306,7 @@ impl<'a> Scan<'a> {
         self.segments.last().is_none_or(|segment| segment.end() <= start)
     }
 
-    fn valid_record_at(&self, at: PhysicalOffset) -> Result<At, OpenError> {
+    fn valid_record_at(&mut self, at: PhysicalOffset) -> Result<At, OpenError> {
         let Some(index) = self.segments.iter().position(|segment| at < self.whole_end(segment)) else {
             return Ok(At::PastLastFile);
         };
@@ -315,13 +318,13 @@ impl<'a> Scan<'a> {
         if from >= segment.file.len() {
             return Ok(At::Nothing(WhatIsWrong::Missing));
         }
-        let bytes = self.read(segment, from)?;
-        Ok(match next_at(&bytes) {
+        let (scanned, bytes) = self.sparse(index)?.item(from as usize);
+        Ok(match scanned {
             Scanned::Record { .. } => match Record::parse(bytes, at, self.crc(at)) {
                 Ok(record) => At::Record(record),
                 Err(error) => At::Nothing(WhatIsWrong::Record(error)),
             },
-            Scanned::Blank { .. } => At::NextSegment(self.whole_end(segment)),
+            Scanned::Blank { .. } => At::NextSegment(self.whole_end(&self.segments[index])),
             Scanned::Nothing => At::Nothing(WhatIsWrong::Zeros),
             Scanned::Damaged(error) => At::Nothing(WhatIsWrong::Record(error)),
         })
@@ -351,9 +354,16 @@ impl<'a> Scan<'a> {
         segment.start.after(self.known.segment_bytes)
     }
 
-    fn read(&self, segment: &Segment, from: u64) -> Result<Bytes, OpenError> {
-        let file = || path(segment.start);
-        segment.file.read(from..segment.file.len()).map_err(|error| OpenError::io(&file(), error))
+    fn sparse(&mut self, index: usize) -> Result<&Sparse, OpenError> {
+        let opened = match self.open.take() {
+            Some((open, sparse)) if open == index => sparse,
+            _ => {
+                let segment = &self.segments[index];
+                Sparse::of(&*segment.file, u64::MAX)
+                    .map_err(|error| OpenError::io(&path(segment.start), error))?
+            }
+        };
+        Ok(&self.open.insert((index, opened)).1)
     }
 }
 

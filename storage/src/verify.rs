@@ -12,7 +12,6 @@
 mod finding;
 mod log;
 mod queues;
-mod sparse;
 
 use std::fmt;
 use std::io;

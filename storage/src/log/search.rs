@@ -4,6 +4,7 @@ use std::io;
 
 use crate::PhysicalOffset;
 use crate::record::{MAGIC_V1, MAGIC_V2, Record, RecordCrc};
+use crate::sparse::Sparse;
 
 use super::segments::Segment;
 
@@ -18,13 +19,14 @@ pub(crate) fn valid_records_after(
     mut each: impl FnMut(Record) -> bool,
 ) -> io::Result<()> {
     for segment in segments.iter().filter(|segment| segment.end() > at) {
-        let bytes = segment.file.read(0..segment.file.len())?;
-        let mut from = (at.0 + 1).max(segment.start.0) - segment.start.0;
-        while let Some(found) = magic_after(&bytes, from) {
-            let at = PhysicalOffset(segment.start.0 + found);
-            match Record::parse(bytes.slice(found as usize..), at, crc(at)) {
+        let file = Sparse::of(&*segment.file, u64::MAX)?;
+        let mut from = ((at.0 + 1).max(segment.start.0) - segment.start.0) as usize;
+        // A record is looked for by its magic, which has no zero in it and so lies in no hole.
+        while let Some(found) = file.find(from + MAGIC_AT, magic_from).map(|magic| magic - MAGIC_AT) {
+            let at = PhysicalOffset(segment.start.0 + found as u64);
+            match Record::parse(file.item(found).1, at, crc(at)) {
                 Ok(record) => {
-                    from = found + u64::from(record.len());
+                    from = found + record.len() as usize;
                     if !each(record) {
                         return Ok(());
                     }
@@ -36,22 +38,24 @@ pub(crate) fn valid_records_after(
     Ok(())
 }
 
-/// The first place at or behind `from` where a record's magic stands in its place.
-fn magic_after(bytes: &[u8], from: u64) -> Option<u64> {
-    const MAGIC_AT: usize = 4;
+/// Where the magic stands in a record.
+const MAGIC_AT: usize = 4;
+const MAGIC_LEN: usize = 4;
+
+/// The first place at or behind `from` where a record's magic stands.
+fn magic_from(bytes: &[u8], from: usize) -> Option<usize> {
     const ZEROS: [u8; 64] = [0; 64];
-    let tail = bytes.get(usize::try_from(from).ok()?..)?;
-    let last = tail.len().checked_sub(MAGIC_AT + 4)?;
-    let mut at = 0;
+    let last = bytes.len().checked_sub(MAGIC_LEN)?;
+    let mut at = from;
     while at <= last {
-        // Long stretches of zeros are the usual case; no magic starts in the first 57 of 64.
-        if tail[at..].starts_with(&ZEROS) {
-            at += ZEROS.len() - 7;
+        // Long stretches of zeros are the usual case.
+        if bytes[at..].starts_with(&ZEROS) {
+            at += ZEROS.len();
             continue;
         }
-        let magic = tail[at + MAGIC_AT..at + MAGIC_AT + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b));
+        let magic = bytes[at..at + MAGIC_LEN].iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
         if magic == MAGIC_V1 || magic == MAGIC_V2 {
-            return Some(from + at as u64);
+            return Some(at);
         }
         at += 1;
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::sparse::Sparse;
 use super::{Findings, Notes, Problem, Severity, VerifyError, numbered_files, usual_len};
 use crate::blank::BLANK_LEN_MIN;
 use crate::checkpoint;
@@ -10,6 +9,7 @@ use crate::disk::Directory;
 use crate::dispatch::{DispatchRules, messages_in};
 use crate::log::segments::{self, FOLDER};
 use crate::record::{Record, RecordCrc, RecordError, Scanned};
+use crate::sparse::Sparse;
 use crate::{PhysicalOffset, QueueId, QueueOffset};
 
 /// The files of the log.

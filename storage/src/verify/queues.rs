@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::log::{Log, Numbers, Walked};
-use super::sparse::Sparse;
 use super::{
     Findings, Notes, NumberedFile, Problem, Severity, VerifyError, numbered_files, usual_len, whole,
 };
 use crate::disk::{Directory, DirectoryEntry, EntryKind};
 use crate::dispatch::{DispatchRules, entry_of};
 use crate::queue::{Layout, sums};
+use crate::sparse::Sparse;
 use crate::{QueueEntry, QueueId, QueueOffset, Record, TopicName};
 
 /// What was read.

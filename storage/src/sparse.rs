@@ -9,12 +9,12 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::blank::BLANK_LEN_MIN;
-use crate::disk::Directory;
+use crate::disk::{Directory, SegmentFile};
 use crate::record::{RecordError, Scanned, next_at};
 
 /// The first bytes of a file, up to some length.
 #[derive(Debug)]
-pub(super) struct Sparse {
+pub(crate) struct Sparse {
     len: usize,
     mapped: Bytes,
     /// What is no hole, in order.
@@ -23,8 +23,12 @@ pub(super) struct Sparse {
 
 impl Sparse {
     /// Maps the file `path`, of which at most `len_max` bytes count.
-    pub(super) fn open(directory: &dyn Directory, path: &str, len_max: u64) -> io::Result<Self> {
-        let file = directory.open(path)?;
+    pub(crate) fn open(directory: &dyn Directory, path: &str, len_max: u64) -> io::Result<Self> {
+        Self::of(&*directory.open(path)?, len_max)
+    }
+
+    /// Maps `file`, of which at most `len_max` bytes count.
+    pub(crate) fn of(file: &dyn SegmentFile, len_max: u64) -> io::Result<Self> {
         let len = file.len().min(len_max);
         let mut data = Vec::new();
         let mut at = 0;
@@ -38,18 +42,17 @@ impl Sparse {
         Ok(Self { len: len as usize, mapped, data })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The first byte from `from` on that is not zero.
-    pub(super) fn first_nonzero(&self, from: usize) -> Option<usize> {
-        let in_data = |data: &Range<usize>| first_nonzero(&self.mapped[..data.end], data.start.max(from));
-        self.data_from(from).find_map(in_data)
+    pub(crate) fn first_nonzero(&self, from: usize) -> Option<usize> {
+        self.find(from, first_nonzero)
     }
 
     /// The bytes of `range`, which lies within the length: copied only if there is a hole in it.
-    pub(super) fn slice(&self, range: Range<usize>) -> Bytes {
+    pub(crate) fn slice(&self, range: Range<usize>) -> Bytes {
         match self.data_from(range.start).next() {
             Some(data) if data.start <= range.start && range.end <= data.end => self.mapped.slice(range),
             _ => {
@@ -64,8 +67,15 @@ impl Sparse {
         }
     }
 
+    /// As [`Sparse::first_nonzero`], for what `find` looks for: it gets the bytes up to the end of what is no
+    /// hole, and where to begin.
+    pub(crate) fn find(&self, from: usize, find: impl Fn(&[u8], usize) -> Option<usize>) -> Option<usize> {
+        let in_data = |data: &Range<usize>| find(&self.mapped[..data.end], data.start.max(from));
+        self.data_from(from).find_map(in_data)
+    }
+
     /// What starts at `at`, and its bytes: all of a record, the head of anything else.
-    pub(super) fn item(&self, at: usize) -> (Scanned, Bytes) {
+    pub(crate) fn item(&self, at: usize) -> (Scanned, Bytes) {
         let left = self.len - at;
         let head = self.slice(at..at + left.min(BLANK_LEN_MIN));
         match next_at(&head) {
@@ -86,7 +96,7 @@ impl Sparse {
 }
 
 /// The first byte from `from` on that is not zero.
-pub(super) fn first_nonzero(bytes: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn first_nonzero(bytes: &[u8], from: usize) -> Option<usize> {
     const STEP: usize = 64;
     let mut at = from;
     while bytes.get(at..at + STEP).is_some_and(|zeros| zeros == [0; STEP]) {

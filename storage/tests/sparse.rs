@@ -1,14 +1,15 @@
-//! `verify` leaves the holes of a sparse store alone: on a tmpfs that is full, looking into one through a
-//! mapping kills the process.
+//! `verify` and recovery leave the holes of a sparse store alone: on a tmpfs that is full, looking into one
+//! through a mapping kills the process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use staticfire_storage::disk::{Directory, EntryKind, RealDirectory, SimulatedDisk, write_all_at};
-use staticfire_storage::{Message, QueueId, Store, StoreOptions, SystemClock, TopicName, verify};
+use staticfire_storage::{Message, OpenError, QueueId, Store, StoreOptions, SystemClock, TopicName, verify};
 
 const PAGE: usize = 4096;
 
@@ -79,4 +80,70 @@ fn holes_are_not_filled() {
     drop(log);
     assert!(!verified().is_sound());
     assert_eq!(blocks(folder.path()), before);
+}
+
+/// A tmpfs of its own, as large as asked for.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// `None` for whoever may not mount.
+    fn of(bytes: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        mount.is_ok_and(|output| output.status.success()).then(|| Self(folder))
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) {
+        let mut free = 1 << 30;
+        for n in 0.. {
+            let rest = vec![1; free];
+            let name = self.0.path().join(format!("filler-{n}"));
+            match std::fs::write(name, rest) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull && free == 1 => return,
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => free = 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("--lazy").arg(self.0.path()).output().unwrap();
+    }
+}
+
+/// proves: F12: a full disk is an error when a store is opened, not a signal
+#[test]
+fn a_sparse_store_on_a_full_tmpfs_is_refused_in_words() {
+    let Some(tmpfs) = Mounted::of(4 << 20) else {
+        println!("SKIPPED (only root may mount a tmpfs)");
+        return;
+    };
+    let (disk, root) = (store(), tmpfs.0.path());
+    // Without notes of ours it is a stranger's, and everything in it is looked at.
+    disk.directory().remove("staticfire/state").unwrap();
+    let copy = RealDirectory::open(root).unwrap();
+    copy_sparsely(&*disk.directory(), &copy, "");
+    tmpfs.fill();
+    let refused = || {
+        let mut options = StoreOptions::at(root);
+        (options.segment_bytes, options.queue_file_entries) = (1 << 20, 10_000);
+        let refusal = Store::open(options).unwrap_err();
+        let is_full = |error: &std::io::Error| matches!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert!(matches!(&refusal, OpenError::Io { error, .. } if is_full(error)), "{refusal}");
+    };
+    refused();
+
+    // Damage makes it search for the next record, bytes by bytes.
+    let log = copy.open("commitlog/00000000000000000000").unwrap();
+    let at = log.next_data(20_000).unwrap().unwrap();
+    write_all_at(&*log, at, &[0; PAGE]).unwrap();
+    drop(log);
+    refused();
+    assert!(verify(&RealDirectory::open_read_only(root).unwrap()).is_ok_and(|report| !report.is_sound()));
 }
