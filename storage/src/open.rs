@@ -197,8 +197,8 @@ fn remember(
         ..old
     };
     match remembered {
-        Some(mut file) => file.write(state).map(|()| file).map_err(io),
-        None => StateFile::create(directory, state).map_err(io),
+        Some(mut file) if !file.is_torn() => file.write(state).map(|()| file).map_err(io),
+        _ => StateFile::create(directory, state).map_err(io),
     }
 }
 

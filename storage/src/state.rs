@@ -13,6 +13,9 @@
 //! +-----------+---------+-----------+-------+
 //! ```
 //!
+//! A slot that a crash left torn is not written over: a second torn write could complete it, and
+//! what was never decided, a cut say, would be done after all. A new file takes its place instead.
+//!
 //! RocketMQ never looks into the folder. Without the file, or with both slots unreadable, the
 //! store knows nothing but what log and queues say, and recovery scans everything.
 
@@ -26,6 +29,8 @@ use crate::{Epoch, PhysicalOffset, RecordCrc};
 /// The folder of everything that RocketMQ does not know.
 pub(crate) const FOLDER: &str = "staticfire";
 pub(crate) const PATH: &str = "staticfire/state";
+/// What is to become the file; a crash may leave it behind.
+const NEXT: &str = "staticfire/state.next";
 
 const SLOT_LEN: u64 = 4096;
 const MAGIC: [u8; 7] = *b"SFSTATE";
@@ -96,6 +101,8 @@ pub(crate) struct StateFile {
     file: Arc<dyn SegmentFile>,
     sequence: u64,
     state: State,
+    /// The other slot holds neither a state nor zeros.
+    is_torn: bool,
 }
 
 /// What the file said.
@@ -127,28 +134,37 @@ impl StateFile {
         }
         let newest = slots.into_iter().filter_map(decode).max_by_key(|(sequence, _)| *sequence);
         if let Some((sequence, state)) = newest {
-            return Ok(Found::State(Self { file, sequence, state }));
+            let is_torn =
+                slots.iter().any(|slot| decode(slot).is_none() && slot.iter().any(|byte| *byte != 0));
+            return Ok(Found::State(Self { file, sequence, state, is_torn }));
         }
         let newer = slots.iter().find(|slot| slot[..7] == MAGIC && slot[7] > VERSION && crc_holds(slot));
         Ok(newer.map_or(Found::Damaged, |slot| Found::Newer(slot[7])))
     }
 
-    /// A new file, replacing an unreadable one, that remembers `state` durably.
+    /// A new file, in the place of any other, that remembers `state` durably. After a crash there is
+    /// the old one or the new one.
     pub(crate) fn create(directory: &dyn Directory, state: State) -> io::Result<Self> {
         directory.make_directory(FOLDER)?;
-        match directory.remove(PATH) {
+        match directory.remove(NEXT) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = directory.create(PATH, 2 * SLOT_LEN)?;
-        let mut created = Self { file, sequence: 0, state };
+        let file = directory.create(NEXT, 2 * SLOT_LEN)?;
+        let mut created = Self { file, sequence: 0, state, is_torn: false };
         created.write(state)?;
+        directory.rename(NEXT, PATH)?;
         directory.sync(FOLDER)?;
         Ok(created)
     }
 
     pub(crate) const fn state(&self) -> State {
         self.state
+    }
+
+    /// A crash cut a write short. [`StateFile::create`] takes such a file's place.
+    pub(crate) const fn is_torn(&self) -> bool {
+        self.is_torn
     }
 
     /// Remembers `state`, durably, before returning.

@@ -74,9 +74,6 @@ pub struct Model {
     pub records: Vec<Appended>,
     /// The history without what a cut under way takes; the machine died meanwhile.
     pub cutting: Option<PhysicalOffset>,
-    /// A cut to here had been under way and was found not to be done. Its intent may lie torn in the
-    /// state file; a torn write over it can complete it, and the cut is then done after all.
-    pub undecided: Option<PhysicalOffset>,
     /// The store is being closed or opened again: its marks are on their way.
     pub turning: bool,
     /// The store was closed, and that was the last thing that happened.
@@ -159,11 +156,7 @@ impl Model {
             // Not flushed yet, so the power cut may have taken what was to become an orphan.
             done.orphaned.clear();
         }
-        if store.marks().written > to {
-            not.check(store, loss).map(|found| Self { undecided: Some(to), ..found })
-        } else {
-            done.check(store, loss)
-        }
+        if store.marks().written > to { not.check(store, loss) } else { done.check(store, loss) }
     }
 
     /// proves: I4, I5, I6: what is there is a prefix of what was appended, byte for byte.
@@ -243,7 +236,7 @@ impl Model {
     /// proves: I17: recovery, crashed and done again, ends where one recovery ends.
     pub fn check_same(&self, store: &Store, loss: Loss, step: u64) -> Result<(), Violation> {
         let found = self.check(store, loss)?.records.len();
-        if found == self.records.len() || self.undecided == Some(store.marks().written) {
+        if found == self.records.len() {
             return Ok(());
         }
         let what = format!("recovery crashed at its step {step} finds {found} of {}", self.records.len());
