@@ -496,3 +496,35 @@ fn a_server_takes_all_the_file_handles_it_may_have() {
     let mut numbers = line.split_whitespace();
     assert_eq!(numbers.next(), numbers.next(), "{line}");
 }
+
+#[test]
+#[allow(clippy::disallowed_types, reason = "a client of HTTP, not of ours")]
+fn metrics_are_there_for_prometheus_on_this_machine_only() {
+    use std::io::{Read, Write};
+
+    let folder = tempfile::tempdir().unwrap();
+    let data = text(folder.path());
+    let listen = ["--listen", "127.0.0.1:0", "--name-server-listen", "127.0.0.1:0", "--data", data];
+    let start = |at| [&["standalone", "--metrics", at], &listen[..]].concat();
+    let (code, words) = refused(&start("0.0.0.0:0"));
+    assert_eq!(code, Some(2));
+    assert!(words.contains("no loopback address"), "{words}");
+
+    let server = Server::start(&start("127.0.0.1:0"));
+    produce(server.name_server(), &["--count", "5"]);
+    let at = server.line["metrics"].as_str().expect("it says where");
+    let at = at.trim_start_matches("http://").trim_end_matches("/metrics");
+    let get = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(at).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = get("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let labels = "cluster=\"DefaultCluster\",broker=\"broker-a\",node=\"0\"";
+    assert!(answer.contains(&format!("staticfire_messages_put_total{{{labels}}} 5\n")), "{answer}");
+    assert!(answer.contains(&format!("staticfire_leads{{{labels}}} 1\n")), "{answer}");
+    assert!(get("/").starts_with("HTTP/1.1 404"));
+}

@@ -23,6 +23,7 @@ pub mod groups;
 mod held;
 pub mod locks;
 pub mod membership;
+mod metrics;
 mod node;
 pub mod offsets;
 mod operator;
@@ -44,6 +45,7 @@ pub mod state;
 pub mod topics;
 mod turn;
 
+pub use metrics::prometheus;
 pub use node::{GroupOptions, GroupOptionsError, NodeView};
 pub use options::BrokerOptions;
 pub use start::{Broker, StartError, StopError};

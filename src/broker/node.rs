@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use staticfire_replication::{
@@ -28,7 +29,7 @@ use super::refusal::Refusal;
 use super::shared::{Shared, lock};
 use super::state::Keeping;
 use super::turn::Reply;
-use crate::protocol::body::MASTER_ID;
+use crate::protocol::body::{MASTER_ID, NodeStatus};
 use crate::protocol::codes::{request, response};
 
 /// The highest generation an operator may choose.
@@ -141,6 +142,10 @@ pub struct Node {
     member: Mutex<Option<Arc<Member>>>,
     /// What it last could not do.
     trouble: Mutex<Option<String>>,
+    /// How often it began to lead.
+    pub leaderships: AtomicU64,
+    /// Bytes cut from the log.
+    pub truncated: AtomicU64,
     pub state: Keeping,
 }
 
@@ -148,7 +153,15 @@ impl Node {
     pub fn new(options: GroupOptions) -> Self {
         let role = Mutex::new(Role::Follower { epoch: Epoch(0), leader: None });
         let state = Keeping::default();
-        Self { options, role, member: Mutex::default(), trouble: Mutex::default(), state }
+        Self {
+            options,
+            role,
+            member: Mutex::default(),
+            trouble: Mutex::default(),
+            leaderships: AtomicU64::new(0),
+            truncated: AtomicU64::new(0),
+            state,
+        }
     }
 
     /// What it is for clients: whoever leads serves once it took over the state of the group.
@@ -204,6 +217,12 @@ impl NodeView {
         Some(self.0.upgrade()?.node.as_ref()?.role())
     }
 
+    /// What the broker is, in a group or alone; `None`: it is gone.
+    #[must_use]
+    pub fn status(&self) -> Option<NodeStatus> {
+        Some(self.0.upgrade()?.node_status())
+    }
+
     /// What its part in the group last could not do, in words.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -255,7 +274,10 @@ impl Shared {
     /// What this broker is now became known. The member's lock is held: ask it for nothing here.
     fn on_role(self: &Arc<Self>, role: Role) {
         let Some(node) = &self.node else { return };
-        *lock(&node.role) = role;
+        let before = std::mem::replace(&mut *lock(&node.role), role);
+        if role.serves() && !before.serves() {
+            node.leaderships.fetch_add(1, Ordering::Relaxed);
+        }
         // Name servers are told.
         self.changes.raise();
         self.look_again();
@@ -272,7 +294,10 @@ impl Shared {
 
     /// The log lost what stood from `to` to `end`; nothing of that was confirmed, unless the
     /// operator chose another node's log. The member's lock is held.
-    fn on_cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {
+    fn on_cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
+        if let Some(node) = &self.node {
+            node.truncated.fetch_add(end.0.saturating_sub(to.0), Ordering::Relaxed);
+        }
         self.state_after_cut();
     }
 

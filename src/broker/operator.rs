@@ -2,6 +2,8 @@
 //!
 //! There is no authentication yet, so only who is on the same machine is answered.
 
+use std::sync::atomic::Ordering;
+
 use staticfire_replication::{Failover, NodeId, Replica, Role};
 use staticfire_transport::{Command, Connection};
 
@@ -28,6 +30,8 @@ impl Shared {
             flushed: marks.flushed.0,
             confirmed: marks.confirmed.0,
             messages: queues.map(|queue| queue.max().0.saturating_sub(queue.min().0)).sum(),
+            put: self.counters.put.load(Ordering::Relaxed),
+            got: self.counters.got.load(Ordering::Relaxed),
             ..NodeStatus::default()
         };
         let Some(node) = &self.node else { return status };
@@ -49,6 +53,8 @@ impl Shared {
         status.mode = group.mode.to_string();
         (status.serves, status.accepts) = (role.serves(), role.accepts());
         status.trouble = node.trouble();
+        status.leaderships = node.leaderships.load(Ordering::Relaxed);
+        status.truncated_bytes = node.truncated.load(Ordering::Relaxed);
         let Some(known) = node.status() else { return status };
         status.epoch = known.epoch.0;
         status.generation =
@@ -64,6 +70,7 @@ impl Shared {
             lag_bytes: known.last.end.0.saturating_sub(progress.matched.0),
             heard_ms_ago: progress.heard_ms.map(|heard| known.now_ms.saturating_sub(heard)),
             learner: progress.learner,
+            parked: progress.parked,
         };
         status.others = known.others.iter().map(other).collect();
         status

@@ -6,6 +6,7 @@ mod admin;
 mod arguments;
 mod consume;
 mod measure;
+mod metrics;
 mod orphans;
 mod produce;
 mod replication;

@@ -63,7 +63,8 @@ pub fn standalone(arguments: StandaloneArguments) -> Result<(), Failure> {
         name_server: Some(name_server.address()),
         broker: Some(ServingBroker::of(&broker, &settings)),
     };
-    serving.print(json);
+    let metrics = host.metrics(&settings, std::slice::from_ref(&broker))?;
+    serving.print(json, metrics);
     host.serve(vec![broker], vec![name_server])
 }
 
@@ -73,7 +74,8 @@ pub fn name_server(arguments: NameServerArguments) -> Result<(), Failure> {
     let options = name_server_options(listen, exposure).map_err(Failure::not_started)?;
     let host = Host::start()?;
     let name_server = host.name_server(options)?;
-    Serving { command: "name-server", name_server: Some(name_server.address()), broker: None }.print(json);
+    Serving { command: "name-server", name_server: Some(name_server.address()), broker: None }
+        .print(json, None);
     host.serve(Vec::new(), vec![name_server])
 }
 
@@ -87,7 +89,8 @@ pub fn broker(arguments: BrokerArguments) -> Result<(), Failure> {
     let broker = host.broker(options, &settings)?;
     let serving =
         Serving { command: "broker", name_server: None, broker: Some(ServingBroker::of(&broker, &settings)) };
-    serving.print(json);
+    let metrics = host.metrics(&settings, std::slice::from_ref(&broker))?;
+    serving.print(json, metrics);
     host.serve(vec![broker], Vec::new())
 }
 
@@ -160,6 +163,12 @@ impl Host {
         Ok(broker)
     }
 
+    /// Serves the brokers' metrics, if that is asked for.
+    fn metrics(&self, settings: &BrokerSettings, brokers: &[Broker]) -> Result<Option<SocketAddr>, Failure> {
+        let views = brokers.iter().map(Broker::node_view).collect();
+        settings.metrics.map(|listen| super::metrics::serve(listen, views)).transpose()
+    }
+
     /// Serves until the end is asked for, then stops: the store's mark of a clean end comes last.
     fn serve(self, brokers: Vec<Broker>, name_servers: Vec<NameServer>) -> Result<(), Failure> {
         self.end.wait();
@@ -205,6 +214,7 @@ impl Host {
         while !brokers.iter().any(leads) && self.tcp.now() < until {
             self.tcp.block_on(self.tcp.sleep(LOOK_INTERVAL / 10));
         }
+        self.metrics(settings, &brokers)?;
         let leader = brokers.iter().position(leads).map(|index| index + 1);
         print_group(json, &brokers, &name_servers, leader, settings);
         self.serve(brokers, name_servers)
@@ -310,8 +320,16 @@ impl<'a> ServingBroker<'a> {
 
 impl Serving<'_> {
     /// Prints the line. Whoever reads it may connect.
-    fn print(&self, json: bool) {
-        println!("{}", if json { self.json().to_string() } else { self.words() });
+    fn print(&self, json: bool, metrics: Option<SocketAddr>) {
+        let metrics = metrics.map(|at| format!("http://{at}/metrics"));
+        if json {
+            let mut line = self.json();
+            if let Some(metrics) = metrics {
+                line["metrics"] = metrics.into();
+            }
+            return println!("{line}");
+        }
+        println!("{}{}", self.words(), metrics.map_or(String::new(), |at| format!(", metrics {at}")));
     }
 
     fn words(&self) -> String {

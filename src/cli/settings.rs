@@ -84,6 +84,9 @@ pub struct BrokerSettings {
     /// Topics that sends may create until the next start; 0 for none [default: 10000].
     #[arg(long, value_name = "COUNT")]
     pub auto_create_topics: Option<usize>,
+    /// Where Prometheus finds /metrics, on this machine only [default: nowhere].
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The table `[name-server]`.
@@ -205,6 +208,7 @@ impl BrokerSettings {
             retention_hours: self.retention_hours.or(file.retention_hours),
             retention_bytes: self.retention_bytes.or(file.retention_bytes),
             auto_create_topics: self.auto_create_topics.or(file.auto_create_topics),
+            metrics: self.metrics.or(file.metrics),
         }
     }
 

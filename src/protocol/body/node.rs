@@ -42,6 +42,14 @@ pub struct NodeStatus {
     pub confirmed: u64,
     /// Messages in its queues: confirmed, and not yet removed.
     pub messages: u64,
+    /// Messages taken from producers since it started.
+    pub put: u64,
+    /// Messages handed to consumers since it started.
+    pub got: u64,
+    /// How often it began to lead since it started.
+    pub leaderships: u64,
+    /// Bytes cut from its log since it started, and kept as orphans.
+    pub truncated_bytes: u64,
     /// Slaves that count now.
     pub in_sync: usize,
     /// What a leader knows of the others.
@@ -66,4 +74,6 @@ pub struct OtherNode {
     pub heard_ms_ago: Option<u64>,
     /// It counts for nothing yet.
     pub learner: bool,
+    /// Its fetches that wait at the leader.
+    pub parked: usize,
 }
