@@ -45,6 +45,8 @@ pub enum FaultKind {
     LostSync,
     /// Writes to the node's log fail, half done. The process is killed after `lasts` and starts anew.
     FailedWrite,
+    /// Reads of the node's log fail.
+    FailedRead,
     /// The node's disk is full.
     FullDisk,
 }
@@ -64,7 +66,7 @@ pub(super) enum Target {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Kill,
         Self::PowerCut,
         Self::PowerCutAtStep,
@@ -81,6 +83,7 @@ impl FaultKind {
         Self::FailedSync,
         Self::LostSync,
         Self::FailedWrite,
+        Self::FailedRead,
         Self::FullDisk,
     ];
 
@@ -104,6 +107,7 @@ impl FaultKind {
             Self::FailedSync => "failed-sync",
             Self::LostSync => "lost-sync",
             Self::FailedWrite => "failed-write",
+            Self::FailedRead => "failed-read",
             Self::FullDisk => "full-disk",
         }
     }

@@ -187,6 +187,7 @@ impl Running {
                 FaultKind::FailedSync => log(faults, DiskOperation::SyncFile, FaultEffect::Io),
                 FaultKind::LostSync => log(faults, DiskOperation::SyncFile, FaultEffect::Never),
                 FaultKind::FailedWrite => log(faults, DiskOperation::Write, FaultEffect::Io),
+                FaultKind::FailedRead => log(faults, DiskOperation::Read, FaultEffect::Io),
                 FaultKind::FullDisk => faults.with_space(0),
                 _ => faults,
             };

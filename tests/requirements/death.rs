@@ -138,7 +138,7 @@ fn m16_clients_learn_of_a_death_only_by_their_own_polling() {
 /// proves: M17
 #[test]
 fn m17_a_client_knows_of_a_death_within_160_seconds() {
-    cases(12, |seed| {
+    cases(60, |seed| {
         let mut cluster = start(seed, 1, 2);
         cluster.create_topic("orders", 4);
         let client = cluster.client(1);

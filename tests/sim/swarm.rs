@@ -38,12 +38,12 @@ fn survive(seed: u64, durability: Durability) {
     drop(consumer);
 }
 
-/// proves: I1, I2, I3, I4, I5, I13, I14, I15, I51, I58, I61, I62; F1, F2, F4, F5, F6, F8, F10, F12,
+/// proves: I1, I2, I3, I4, I5, I13, I14, I15, I51, I58, I61, I62; F1, F2, F4, F5, F6, F8, F10, F11, F12,
 /// F13, F18, F21, F22, F26, F27, F29, F30, F31
 #[test]
 fn what_was_acknowledged_survives_any_plan() {
-    cases(12, |seed| survive(seed, Durability::Flushed));
-    cases(6, |seed| survive(seed + 1_000_000, Durability::Written));
+    cases(16, |seed| survive(seed, Durability::Flushed));
+    cases(8, |seed| survive(seed + 1_000_000, Durability::Written));
     let reached = reached::report();
     println!("{reached}");
     for kind in FaultKind::ALL {
