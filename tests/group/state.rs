@@ -7,6 +7,7 @@ use staticfire::protocol::codes::{request, response};
 use staticfire::protocol::json;
 use staticfire::replication::{Failover, Mode, NodeId};
 use staticfire::sim::{Cluster, Node, Running, cases};
+use staticfire::storage::disk::SimulatedDisk;
 use staticfire::storage::{QueueId, QueueOffset, Retention};
 use staticfire::transport::Command;
 
@@ -105,6 +106,35 @@ fn what_a_dead_leader_knew_its_successor_knows() {
         }
         cluster.violation().unwrap();
     });
+}
+
+/// Nodes that were alone before, or RocketMQ's: the group begins with what its first leader had, more than a
+/// record of it.
+/// proves: I30
+#[test]
+fn a_group_begins_with_the_files_of_its_first_leader() {
+    const GROUPS: usize = 3000;
+    let mut cluster = raft(5);
+    (0..3).for_each(|id| cluster.kill(node(id)));
+    let rows: Vec<String> = (0..GROUPS).map(|row| format!("\"t@G{row}\":{{0:{row},1:7}}")).collect();
+    let offsets = format!("{{\"offsetTable\":{{{}}}}}", rows.join(","));
+    let topics =
+        r#"{"topicConfigTable":{"t":{"topicName":"t","readQueueNums":2,"writeQueueNums":2,"perm":6}}}"#;
+    for id in 0..3 {
+        let disk = SimulatedDisk::new(id.into());
+        disk.put("config/consumerOffset.json", offsets.as_bytes()).unwrap();
+        disk.put("config/topics.json", topics.as_bytes()).unwrap();
+        cluster.replace_disk(node(id), disk);
+    }
+    (0..3).for_each(|id| cluster.restart(node(id)));
+    let old = leader(&cluster);
+    cluster.run_for(ms(3000));
+    cluster.kill(old);
+    let new = leader(&cluster);
+    assert_eq!(topic_at(&cluster, new, "t").map(|topic| topic.read_queue_nums), Some(2));
+    let all = ask(&cluster, new, Command::request(request::GET_ALL_CONSUMER_OFFSET));
+    let all: ConsumerOffsetTable = json::from_slice_tolerant(&all.body.to_bytes()).unwrap();
+    assert_eq!(all.offset_table.len(), GROUPS);
 }
 
 /// The files that RocketMQ knows say the same on every node, and a group whose nodes all die starts with it.

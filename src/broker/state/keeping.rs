@@ -182,9 +182,7 @@ impl Shared {
                 }
                 state
             });
-        if let (Ok(state), None) = (&confirmed.state, confirmed.leads)
-            && state.next() > QueueOffset(0)
-        {
+        if let (Ok(state), None) = (&confirmed.state, confirmed.leads) {
             self.show(state);
         }
         self.keep_what_is_needed(confirmed);
@@ -260,8 +258,11 @@ impl Shared {
         self.changes.raise();
     }
 
-    /// The tables become what the state is.
+    /// The tables become what the state is. They keep what the JSON files said while the log says nothing.
     fn show(&self, state: &ReplicatedState) {
+        if state.next() == QueueOffset(0) {
+            return;
+        }
         let now_ms = self.wall_ms();
         write(&self.topics).follow_all(state.topics(), now_ms);
         write(&self.groups).follow_all(state.groups(), now_ms);
@@ -307,9 +308,7 @@ impl Shared {
         let mut confirmed = lock(&keeping.confirmed);
         let Ok(state) = &confirmed.state else { return false };
         let is_blank = state.next() == QueueOffset(0);
-        if !is_blank {
-            self.show(state);
-        }
+        self.show(state);
         // A group that has no state yet begins with what its first leader has.
         self.log_from_here(is_blank);
         let delays = if is_blank { Vec::new() } else { lock(&self.delays).progress().collect() };
@@ -331,9 +330,7 @@ impl Shared {
         write(&self.topics).stop_logging();
         write(&self.groups).stop_logging();
         lock(&self.offsets).stop_logging();
-        if let Ok(state) = &confirmed.state
-            && state.next() > QueueOffset(0)
-        {
+        if let Ok(state) = &confirmed.state {
             self.show(state);
         }
     }
