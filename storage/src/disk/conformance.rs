@@ -97,6 +97,8 @@ pub const CHECKS: &[Check] = &[
     ("a file grows behind its readers", appending_behind_readers),
     ("zeroing leaves zeros, and the rest alone", zeroing_leaves_zeros),
     ("no data is passed over", data_is_found),
+    ("no data lies in a hole", holes_hold_nothing),
+    ("a write changes the time of its file alone", writes_change_the_time),
     ("allocated space reads as zeros and is written", allocation_keeps_the_bytes),
     ("started syncs complete once", started_syncs_complete),
     ("syncing what is missing fails", syncing_nothing_fails),
@@ -362,6 +364,37 @@ fn data_is_found(subject: &Subject) {
         }
     }
     assert_eq!(file.next_data(1 << 20).unwrap(), None);
+}
+
+fn holes_hold_nothing(subject: &Subject) {
+    let file = subject.directory.create("sparse", 1 << 20).unwrap();
+    for at in [700_000, 5, 300_000] {
+        write_all_at(&*file, at, b"data").unwrap();
+        for from in [0, 5, 8, 4096, 299_999, 300_003, 300_004, 700_000] {
+            let hole = file.next_hole(from).unwrap();
+            assert!((from..=1 << 20).contains(&hole), "{hole} from {from}");
+            // From the hole on there are zeros up to the next data, or to the end.
+            let data = file.next_data(hole).unwrap().unwrap_or(1 << 20);
+            let mut zeros = vec![1; (data - hole) as usize];
+            file.read_into(hole, &mut zeros).unwrap();
+            assert!(zeros.iter().all(|byte| *byte == 0), "data between {hole} and {data}");
+        }
+        assert!(file.next_hole(at).unwrap() > at, "data at {at}");
+    }
+}
+
+fn writes_change_the_time(subject: &Subject) {
+    let (old, new) = (subject.file("old", b"x"), subject.file("new", b"x"));
+    let before = old.modified_ms().unwrap();
+    assert!(before <= new.modified_ms().unwrap(), "written later");
+    drop(old.read(0..1).unwrap());
+    old.sync().unwrap();
+    subject.directory.link("old", "link").unwrap();
+    subject.directory.rename("link", "renamed").unwrap();
+    assert_eq!(old.modified_ms().unwrap(), before, "reading, syncing and naming are not writing");
+    assert_eq!(subject.directory.open("renamed").unwrap().modified_ms().unwrap(), before);
+    write_all_at(&*new, 0, b"y").unwrap();
+    assert!(new.modified_ms().unwrap() >= before);
 }
 
 fn zeroing_leaves_zeros(subject: &Subject) {
