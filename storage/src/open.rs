@@ -21,6 +21,8 @@ use crate::{Clock, Durability, Epoch, PhysicalOffset};
 pub enum OpenError {
     /// Another process, or another handle in this one, has the store open.
     Locked,
+    /// Nothing can be written where the directory lies; nothing was changed.
+    ReadOnly,
     /// The directory was written by a newer version; nothing was changed.
     NewerFormat {
         /// The version byte found in `staticfire/state`.
@@ -65,6 +67,10 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked => f.write_str("the store is open in another process; stop that one first"),
+            Self::ReadOnly => f.write_str(
+                "the directory is mounted read-only, and an open store is written to; mount it for writing, or \
+                 look at it with `staticfire store verify`",
+            ),
             Self::NewerFormat { version } => write!(
                 f,
                 "{}: format version {:?} is newer than this program; nothing was changed, use a newer one",
@@ -154,6 +160,7 @@ fn check(options: &StoreOptions) -> Result<(), OpenError> {
 fn lock(directory: &dyn Directory) -> Result<DirectoryLock, OpenError> {
     directory.lock(checkpoint::LOCK).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
+        io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly,
         _ => OpenError::io(checkpoint::LOCK, error),
     })
 }
