@@ -97,9 +97,11 @@ pub async fn keep_state(shared: Arc<Shared>) {
         let upto = shared.present();
         match (shared.leading(), keeping.leads()) {
             (Some(epoch), leads) if leads != Some(epoch) => {
-                if !shared.take_over(epoch) {
-                    retry = Some(if shared.knows_state() { RETRY } else { TICK });
+                if shared.take_over(epoch) {
+                    // Whoever asks for a topic that came just before waits for it to be settled here.
+                    continue;
                 }
+                retry = Some(if shared.knows_state() { RETRY } else { TICK });
             }
             (None, Some(_)) => {
                 shared.step_down();
