@@ -410,6 +410,41 @@ fn what_was_produced_is_consumed_and_a_group_goes_on_where_it_was() {
     assert_eq!(keys, expected, "each message once");
     let last = messages().find(|it| it["tag"] == "red").expect("the tagged one came");
     assert_eq!(last["body"], "the last one");
+
+    produce(at, &["--count", "1", "--in-flight", "1"]);
+    let alone = &consume(at, "1")[1];
+    assert!(alone["seconds"].as_f64().unwrap() > 0.0, "time counts from the first poll: {alone}");
+}
+
+#[test]
+fn a_consumer_ends_well_at_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "written");
+    let at = server.name_server();
+    produce(at, &["--count", "1"]);
+    let consumer = Server::start(&["consume", "--name-server", at, "--topic", "orders"]);
+    assert_eq!(consumer.line["topic"], "orders", "its first line is the message");
+    assert_eq!(consumer.end("INT"), Some(0));
+}
+
+#[test]
+fn a_message_that_is_not_acknowledged_is_exit_code_1() {
+    // Nothing listens on port 1.
+    let output =
+        run(&["produce", "--json", "--name-server", "127.0.0.1:1", "--topic", "orders", "--count", "1"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("not acknowledged"), "{words}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["acknowledged"], &report["failed"]), (&0.into(), &1.into()));
+}
+
+#[test]
+fn what_the_command_line_does_not_know_is_exit_code_2() {
+    for arguments in [&["prodcue"][..], &["produce"], &["standalone", "--no-such-switch"]] {
+        let (code, words) = refused(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {words}");
+    }
 }
 
 #[test]

@@ -58,8 +58,8 @@ pub fn consume(arguments: &ConsumeArguments) -> Result<(), Failure> {
         messages: 0,
         bytes: 0,
         latencies: Latencies::new(),
-        first: None,
-        last: Monotonic::default(),
+        began: tcp.now(),
+        last: tcp.now(),
     };
     tcp.block_on(run.go())
 }
@@ -75,8 +75,9 @@ struct Run<'a> {
     messages: u64,
     bytes: u64,
     latencies: Latencies,
-    /// When the first and the last message came.
-    first: Option<Monotonic>,
+    /// When the first poll began.
+    began: Monotonic,
+    /// When the last message came; without one, when the first poll began.
     last: Monotonic,
 }
 
@@ -100,7 +101,9 @@ impl Offsets {
 impl Run<'_> {
     async fn go(mut self) -> Result<(), Failure> {
         self.join().await?;
-        let mut committed = self.tcp.now();
+        self.began = self.tcp.now();
+        self.last = self.began;
+        let mut committed = self.began;
         while !self.is_over() {
             match self.consumer.poll(LOOK_UP).await {
                 Ok(messages) => self.take(messages)?,
@@ -198,14 +201,13 @@ impl Run<'_> {
             self.bytes += message.body().len() as u64;
             self.bar.inc(1);
             self.last = self.tcp.now();
-            self.first.get_or_insert(self.last);
         }
         out.flush().map_err(Failure::not_well)
     }
 
     /// Numbers: on standard output as JSON, else beside the messages, on standard error.
     fn report(&self) -> Result<(), Failure> {
-        let time = self.last.since(self.first.unwrap_or(self.last));
+        let time = self.last.since(self.began);
         let throughput = Throughput { messages: self.messages, bytes: self.bytes, time };
         if self.arguments.json {
             let mut report = throughput.json();
