@@ -24,7 +24,7 @@ fn workloads(share: usize) -> Vec<Workload> {
 }
 
 /// Of the sequences of three ops, one in so many runs by default.
-const TRIPLES_ONE_IN: usize = 9;
+const TRIPLES_ONE_IN: usize = 43;
 
 /// proves: I1, I2, I3, I4, I5, I13, I14, I15, I17, I74, F1, F2, F4, F5, F6, F7, F13
 #[test]

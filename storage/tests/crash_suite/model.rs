@@ -274,6 +274,12 @@ fn check_queues<'a>(store: &Store, records: impl Iterator<Item = &'a Appended>) 
         if entry.is_none_or(|entry| u64::from(entry.size) != record.end.0 - record.start.0) {
             return Err(Violation::new("I15", format!("{record:?} has the entry {entry:?}")));
         }
+        // Java's `String.hashCode`, written once more.
+        let tag = super::workload::tag_of(&record.body);
+        let hash = tag.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        if entry.is_none_or(|entry| entry.tags_code != i64::from(hash)) {
+            return Err(Violation::new("I15", format!("{record:?} has another tag in its entry {entry:?}")));
+        }
     }
     for (id, (first, count)) in counts.into_iter().enumerate() {
         let Some(queue) = store.queue("t", QueueId(id as u32)) else { continue };
