@@ -163,6 +163,63 @@ fn a_server_says_where_and_how_it_serves_and_stops_cleanly_at_a_signal() {
     }
 }
 
+/// Its line for people, with its free ports as `PORT`.
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+fn words_of(arguments: &[&str]) -> String {
+    let mut command = Command::new(BIN);
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    let read = BufReader::new(child.stdout.take().unwrap()).read_line(&mut line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    read.unwrap();
+    let mut parts = line.split("127.0.0.1:");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |all, part| {
+        all + "127.0.0.1:PORT" + part.trim_start_matches(|character: char| character.is_ascii_digit())
+    })
+}
+
+#[test]
+fn the_line_of_the_start_tells_people_what_serves_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    let data = text(&path);
+    let broker = ["--listen", "127.0.0.1:0", "--data", data, "--durability", "written"];
+    let listen = ["--name-server-listen", "127.0.0.1:0"];
+    assert_eq!(
+        words_of(&[&["standalone"], &listen[..], &broker].concat()),
+        format!(
+            "staticfire standalone serves: name server at 127.0.0.1:PORT, broker broker-a of DefaultCluster at \
+             127.0.0.1:PORT, durability written, data {data}, auth off, TLS off\n"
+        )
+    );
+    assert_eq!(
+        words_of(&[&["broker", "--name-server", "127.0.0.1:1"], &broker[..]].concat()),
+        format!(
+            "staticfire broker serves: broker broker-a of DefaultCluster at 127.0.0.1:PORT, name servers \
+             127.0.0.1:PORT, durability written, data {data}, auth off, TLS off\n"
+        )
+    );
+    assert_eq!(
+        words_of(&["name-server", "--listen", "127.0.0.1:0"]),
+        "staticfire name-server serves: name server at 127.0.0.1:PORT, auth off, TLS off\n"
+    );
+}
+
+#[test]
+fn the_line_of_the_start_says_what_recovery_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::standalone(folder.path(), "written");
+    let log = |server: &Server| server.line["recovery"][0].as_str().unwrap().to_owned();
+    assert!(log(&server).contains(": closed properly, 0 records"), "{}", log(&server));
+    produce(server.name_server(), &["--count", "20"]);
+    server.end("KILL");
+    let server = Server::standalone(folder.path(), "written");
+    let found = log(&server);
+    assert!(found.contains("not closed properly, 20 records"), "{found}");
+}
+
 /// An empty server is small, and takes its first message at once (printed: a machine that tests has other
 /// things to do).
 #[cfg(target_os = "linux")]

@@ -40,6 +40,8 @@ struct ServingBroker<'a> {
     address: SocketAddr,
     mode: Mode,
     data: PathBuf,
+    /// What recovery found, a line each.
+    recovery: Vec<String>,
 }
 
 pub fn standalone(arguments: StandaloneArguments) -> Result<(), Failure> {
@@ -314,7 +316,8 @@ impl<'a> ServingBroker<'a> {
     fn of(broker: &'a Broker, settings: &BrokerSettings) -> Self {
         let data = settings.data();
         let data = data.canonicalize().unwrap_or(data);
-        Self { options: broker.options(), address: broker.address(), mode: settings.mode(), data }
+        let recovery = broker.store().report().to_string().trim().lines().map(str::to_owned).collect();
+        Self { options: broker.options(), address: broker.address(), mode: settings.mode(), data, recovery }
     }
 }
 
@@ -335,7 +338,7 @@ impl Serving<'_> {
     fn words(&self) -> String {
         let mut parts = Vec::new();
         if let Some(broker) = &self.broker {
-            let ServingBroker { options, address, mode, data } = broker;
+            let ServingBroker { options, address, mode, data, .. } = broker;
             parts.push(format!("broker {} of {} at {address}", options.name, options.cluster));
             if self.name_server.is_none() {
                 let at: Vec<String> = options.name_servers.iter().map(ToString::to_string).collect();
@@ -366,7 +369,7 @@ impl Serving<'_> {
         if let Some(address) = self.name_server {
             line["name_server"] = address.to_string().into();
         }
-        if let Some(ServingBroker { options, address, mode, data }) = &self.broker {
+        if let Some(ServingBroker { options, address, mode, data, recovery }) = &self.broker {
             line["broker"] = address.to_string().into();
             line["broker_name"] = options.name.as_str().into();
             line["cluster"] = options.cluster.as_str().into();
@@ -378,6 +381,7 @@ impl Serving<'_> {
                 line["failover"] = failover_name(group.failover).into();
             }
             line["data"] = data.display().to_string().into();
+            line["recovery"] = recovery.as_slice().into();
             let name_servers = options.name_servers.iter().map(ToString::to_string);
             line["name_servers"] = name_servers.collect::<Vec<_>>().into();
         }
