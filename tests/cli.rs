@@ -1,7 +1,7 @@
 //! The binary as a user meets it: real processes, ports and directories.
 #![cfg(all(unix, feature = "cli"))]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
@@ -98,9 +98,31 @@ fn send_one(tcp: &Tcp, broker: &str) {
 }
 
 /// Runs a command that ends by itself; after a minute it is taken to hang.
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn run(arguments: &[&str]) -> Output {
-    let output = Command::new("timeout").arg("60").arg(BIN).args(arguments).output().expect("it runs");
-    assert_ne!(output.status.code(), Some(124), "{arguments:?} did not end");
+    let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let mut command = Command::new(BIN);
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().expect("the binary starts");
+    let tcp = Tcp::start(TcpOptions::default()).unwrap();
+    let start = tcp.now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if tcp.now().since(start) > Duration::from_secs(60) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{arguments:?} did not end");
+        }
+        tcp.block_on(tcp.sleep(Duration::from_millis(5)));
+    };
+    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    for (file, bytes) in [(&mut stdout, &mut output.stdout), (&mut stderr, &mut output.stderr)] {
+        file.rewind().unwrap();
+        file.read_to_end(bytes).unwrap();
+    }
     output
 }
 
