@@ -230,6 +230,23 @@ fn the_line_of_the_start_tells_people_what_serves_where() {
 }
 
 #[test]
+fn a_configuration_file_is_taken_and_switches_go_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("f.toml"), folder.path().join("data"));
+    let settings = "[broker]\nbroker-name = \"of-file\"\ncluster = \"of-file\"\nretention-hours = 1\n";
+    std::fs::write(&file, settings).unwrap();
+    let listen = ["--listen", "127.0.0.1:0", "--name-server-listen", "127.0.0.1:0", "--data", text(&data)];
+    let more = ["--config", text(&file), "--cluster", "of-switch", "--retention-bytes", "1000000000"];
+    let limit = ["--auto-create-topics", "0"];
+    let server = Server::start(&[&["standalone"], &listen[..], &more, &limit].concat());
+    let names = (&server.line["broker_name"], &server.line["cluster"]);
+    assert_eq!(names, (&"of-file".into(), &"of-switch".into()));
+    let send = ["produce", "--name-server", server.name_server(), "--topic", "orders", "--count", "1"];
+    let output = run(&send);
+    assert_eq!(output.status.code(), Some(1), "no topic may be made: {output:?}");
+}
+
+#[test]
 fn the_line_of_the_start_says_what_recovery_found() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::standalone(folder.path(), "written");
