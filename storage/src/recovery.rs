@@ -149,6 +149,7 @@ pub(crate) fn recover(
     }
     let mut scan = Scan::new(known, &segments, report);
     scan.run()?;
+    let ended_here = scan.ended_here();
     let (end, tail, store_ms) = (scan.at, scan.tail, scan.store_ms);
     // What it has open keeps others from writing there.
     drop(scan.open);
@@ -156,13 +157,14 @@ pub(crate) fn recover(
     report.end = end;
     report.clean = known.last == LastEnd::Closed;
     let whole = segments.last().is_none_or(|last| last.file.len() == known.segment_bytes);
-    let trusted = known.state.and_then(|state| state.clean_end) == Some(end) && report.clean && whole;
+    let trusted = ended_here && whole;
     if !trusted {
         let epoch = known.state.map_or(crate::Epoch(0), |state| state.epoch);
         clear_tail(&**directory, &mut segments, end, tail.as_ref(), (epoch, known.segment_bytes))
             .and_then(|()| persist(&**directory, known, &segments, end))
             .map_err(|error| OpenError::io(FOLDER, error))?;
     }
+    fill_holes(&segments, end).map_err(|error| OpenError::io(FOLDER, error))?;
     report.tail = tail;
     Ok(Recovered { min: report.min, segments, end, store_ms })
 }
@@ -245,6 +247,8 @@ impl<'a> Scan<'a> {
                     self.tail = Some(TailCut { at: self.at, what, orphaned_to: None });
                     return Ok(());
                 }
+                // Nobody wrote behind a proper end, as long as what follows it is not written.
+                At::Nothing(WhatIsWrong::Zeros) if self.ended_here() => return Ok(()),
                 At::Nothing(what) => match self.next_valid(self.at)? {
                     Some((record, _)) if self.was_durable(&record) => self.keep(record.physical(), what),
                     _ if self.at < self.durable() => self.keep_up_to_durable(what)?,
@@ -260,6 +264,12 @@ impl<'a> Scan<'a> {
                 },
             }
         }
+    }
+
+    /// The last process closed the store, and its log ended here.
+    fn ended_here(&self) -> bool {
+        let clean_end = self.known.state.and_then(|state| state.clean_end);
+        self.known.last == LastEnd::Closed && clean_end == Some(self.at)
     }
 
     fn durable(&self) -> PhysicalOffset {
@@ -415,6 +425,18 @@ fn clear_tail(
         if end < last.end() && !planted("Z11") {
             // Durable with `persist`, before anything is appended.
             last.file.zero(end.0 - last.start.0..segment_bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the holes of a sparse copy blocks of their own: from here on records are read through mappings, and on
+/// a full tmpfs a hole cannot be looked at (see [`Sparse`]). Here a full disk is an error.
+fn fill_holes(segments: &[Segment], end: PhysicalOffset) -> io::Result<()> {
+    for segment in segments.iter().filter(|segment| segment.start < end) {
+        let used = end.min(segment.end()).0 - segment.start.0;
+        if segment.file.next_hole(0)? < used {
+            segment.file.allocate(0..used)?;
         }
     }
     Ok(())

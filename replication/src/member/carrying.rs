@@ -177,7 +177,7 @@ impl Inner {
                 state.begun.push(EpochStart { epoch, start: receipt.start() });
                 self.marks(state);
             }
-            Err(LeadError::Append(error)) if is_passing(&error) => {
+            Err(error) if may_pass(&error) => {
                 self.observer.failed(&format!("epoch {epoch} cannot begin: {error}"));
                 let again_ms = self.now() + state.replica.settings().timing.election_min_ms;
                 state.begin_again = Some((epoch, again_ms));
@@ -288,6 +288,14 @@ impl Inner {
 }
 
 /// It can be tried again: the disk was full, or more was under way than memory holds.
+/// A log whose end cannot be read may be readable next time; until then others lead.
+fn may_pass(error: &LeadError) -> bool {
+    match error {
+        LeadError::Dispatch(_) => true,
+        LeadError::Append(error) => is_passing(error),
+    }
+}
+
 fn is_passing(error: &AppendError) -> bool {
     matches!(error, AppendError::NoSegment { .. } | AppendError::Busy { .. })
 }
