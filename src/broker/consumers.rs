@@ -168,6 +168,9 @@ impl Shared {
         if read(&self.topics).get(&head.topic).is_none() {
             return Err(Refusal::no_topic(&head.topic));
         }
+        if !self.has_queue(&head.topic, queue) {
+            return Err(Refusal::parameter(format!("topic {} has no queue {}", head.topic, queue.0)));
+        }
         let max = self.store.queue(&head.topic, queue).map_or(QueueOffset(0), |queue| queue.max());
         let row = (head.consumer_group.as_str(), head.topic.as_str(), queue);
         let commit = lock(&self.offsets).commit(row, head.commit_offset, max, CommitSource::Explicit);
@@ -175,6 +178,12 @@ impl Shared {
             Commit::Stored(_) | Commit::Ignored => Ok(Reply::Now(request.answer(response::SUCCESS))),
             Commit::Full => Err(Refusal::system("too many consumer offsets")),
         }
+    }
+
+    /// A topic that was narrowed still has the queues that hold something.
+    fn has_queue(&self, topic: &str, queue: QueueId) -> bool {
+        self.queue_count(topic).is_ok_and(|count| queue.0 < count)
+            || self.store.queue(topic, queue).is_some_and(|queue| queue.max() > QueueOffset(0))
     }
 
     /// Codes 30 and 31.
@@ -211,9 +220,12 @@ impl Shared {
         Ok(Reply::Now(TimestampResponse { timestamp_ms }.on(request.answer(response::SUCCESS))))
     }
 
-    /// Code 41.
+    /// Code 41. What is no queue is not granted.
     pub fn lock_queues(&self, request: &Command) -> Handled {
-        let wanted = lock_request(request)?;
+        let mut wanted = lock_request(request)?;
+        wanted.mq_set.retain(|queue| {
+            u32::try_from(queue.queue_id).is_ok_and(|id| self.has_queue(&queue.topic, QueueId(id)))
+        });
         let now = self.now();
         let mut locks = lock(&self.locks);
         let mut grant = |queue: &MessageQueue| {

@@ -112,11 +112,29 @@ fn senseless_heartbeats_are_refused() {
     check(format!(r#"{{"clientID":"c","producerDataSet":[{}]}}"#, many.join(",")));
 }
 
+/// proves: B33
+#[test]
+fn what_is_no_queue_is_not_locked() {
+    let mut world = World::new(9);
+    let client = world.client();
+    client.ask(send("t", 0, "x"));
+    let lock = |topic: &str, queue: i64| {
+        let queue = format!(r#"{{"brokerName":"broker-a","queueId":{queue},"topic":"{topic}"}}"#);
+        let body = format!(r#"{{"clientId":"a","consumerGroup":"G","mqSet":[{queue}]}}"#);
+        let answer = client.ask(Command::request(request::LOCK_BATCH_MQ).with_body(body)).body.to_bytes();
+        answer == format!(r#"{{"lockOKMQSet":[{queue}]}}"#)
+    };
+    assert!(lock("t", 0) && lock("t", 3));
+    let wrong = [("t", 4), ("t", -1), ("t", i32::MIN.into()), ("t", i32::MAX.into()), ("u", 0)];
+    assert!(!wrong.into_iter().any(|(topic, queue)| lock(topic, queue)));
+}
+
 /// proves: I66, B41
 #[test]
 fn one_member_holds_the_lock_on_a_queue() {
     let mut world = World::new(6);
     let client = world.client();
+    client.ask(send("t", 0, "x"));
     let lock = |code: i32, id: &str| {
         let body = format!(
             r#"{{"clientId":"{id}","consumerGroup":"G","mqSet":[{{"brokerName":"broker-a","queueId":0,"topic":"t"}}]}}"#

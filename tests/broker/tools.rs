@@ -41,6 +41,22 @@ fn position(group: &str, queue: i32) -> Command {
         .with_ext("queueId", queue)
 }
 
+/// proves: B33
+#[test]
+fn no_progress_is_kept_of_what_is_no_queue() {
+    let mut world = World::new(18);
+    let client = world.client();
+    client.ask(send("orders", 1, "x"));
+    client.ask(pull("orders", 1, 0, "*", 0));
+    assert_eq!(client.ask(commit("C", 3, 0)).code, response::SUCCESS);
+    for queue in [4, i32::MAX, -1, i32::MIN] {
+        assert_eq!(client.ask(commit("C", queue, 1)).code, response::INVALID_PARAMETER, "{queue}");
+    }
+    let all = client.ask(Command::request(request::GET_ALL_CONSUMER_OFFSET)).body.to_bytes();
+    let all = String::from_utf8_lossy(&all);
+    assert!(all.contains(r#""offsetTable":{"orders@C":{"3":0}}"#), "{all}");
+}
+
 #[test]
 fn a_topic_is_created_changed_and_deleted() {
     let mut world = World::new(1);
