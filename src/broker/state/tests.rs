@@ -158,7 +158,8 @@ proptest! {
         match history.rebuild(first, end) {
             Ok((state, numbers)) => {
                 prop_assert_eq!(&state, running);
-                if let Some(part) = whole {
+                // An earlier one may do where the records that the newest needs are gone.
+                if let Some(part) = whole.filter(|part| part.as_of.0 >= first as u64) {
                     prop_assert_eq!(numbers, vec![(topic(0), QueueId(0), part.as_of)]);
                 }
             }
