@@ -220,7 +220,7 @@ impl Shared {
         let head: ViewMessageRequest = header::read(request)?;
         let not_found = || Refusal::system(format!("can not find message by the offset, {}", head.offset));
         let at = u64::try_from(head.offset).map_err(|_| not_found())?;
-        let record = self.store.record(PhysicalOffset(at)).map_err(|_| not_found())?;
+        let record = self.confirmed_record(PhysicalOffset(at)).map_err(|_| not_found())?;
         Ok(body(request, record.bytes().clone()))
     }
 

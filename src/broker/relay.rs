@@ -36,7 +36,7 @@ impl Shared {
         question.ext.push("brokerName", &self.options.name);
         if let Some(id) = &head.message_id {
             let id: MessageId = id.parse().map_err(|error| Refusal::parameter(format!("{error}")))?;
-            question = question.with_body(self.store.record(id.physical)?.bytes().clone());
+            question = question.with_body(self.confirmed_record(id.physical)?.bytes().clone());
         }
         self.relay(connection, request, &client, question)
     }

@@ -24,7 +24,7 @@ impl Shared {
         let Ok(retry_queues @ 1..) = u32::try_from(config.retry_queue_nums) else { return Ok(None) };
         let not_found = || Refusal::system(format!("look message by offset failed, {}", head.offset));
         let offset = u64::try_from(head.offset).map_err(|_| not_found())?;
-        let record = self.store.record(PhysicalOffset(offset)).map_err(|_| not_found())?;
+        let record = self.confirmed_record(PhysicalOffset(offset)).map_err(|_| not_found())?;
         let mut message = record.to_message()?;
         let keep = |message: &mut Message, name: &str, value: &str| match message.property(name) {
             Some(_) => Ok(()),

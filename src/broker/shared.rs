@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use staticfire_storage::{QueueOffset, Store};
+use staticfire_storage::{PhysicalOffset, QueueOffset, ReadError, Record, Store};
 use staticfire_transport::{BoxFuture, Command, Connection, ConnectionId, Monotonic, Runtime, Transport};
 
 use super::advice::ReadLoad;
@@ -103,6 +103,16 @@ impl Shared {
     /// A random number below `bound`; 0 when that is 0.
     pub fn random_below(&self, bound: u32) -> u32 {
         u32::try_from(self.runtime.random() % u64::from(bound.max(1))).unwrap_or(0)
+    }
+
+    /// The record at `at`, for whoever names its place: no sooner than consumers see it, for until then it may be
+    /// lost or cut off.
+    pub fn confirmed_record(&self, at: PhysicalOffset) -> Result<Record, ReadError> {
+        let record = self.store.record(at)?;
+        if at.after(record.len().into()) > self.store.marks().confirmed {
+            return Err(ReadError::NoRecord { at });
+        }
+        Ok(record)
     }
 
     /// The group's configuration, created when that is allowed.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use staticfire::protocol::codes::response;
+use staticfire::protocol::codes::{request, response};
 use staticfire::storage::disk::{DiskFaults, DiskOperation, FaultEffect};
+use staticfire::transport::Command;
 
 use crate::world::{World, number, pull, send};
 
@@ -23,11 +24,22 @@ fn nobody_hears_ok_and_no_consumer_sees_a_message_before_the_flush() {
     let mut world = with_flushes(1, FaultEffect::Late(3_000_000));
     let (producer, consumer) = (world.client(), world.client());
     let mut held = consumer.start(pull("orders", 0, 1, "*", 20));
+    let at = world.broker().store().marks().written;
     let mut sent = producer.start(send("orders", 0, "x"));
     assert!(producer.poll(&mut sent, 2 * SECOND).is_none(), "not flushed");
     assert!(consumer.poll(&mut held, SECOND / 2).is_none(), "not visible");
+    // Nor to who knows where it stands: it may be gone after a power cut, or cut off by another leader.
+    let view = || Command::request(request::VIEW_MESSAGE_BY_ID).with_ext("offset", at);
+    let back = Command::request(request::CONSUMER_SEND_MSG_BACK)
+        .with_ext("group", "C")
+        .with_ext("offset", at)
+        .with_ext("delayLevel", 1);
+    assert!(world.broker().store().record(at).is_ok(), "it is written");
+    assert_eq!(consumer.ask(view()).code, response::SYSTEM_ERROR);
+    assert_eq!(consumer.ask(back).code, response::SYSTEM_ERROR);
     assert_eq!(producer.poll(&mut sent, 2 * SECOND).expect("flushed").code, 0);
     assert_eq!(consumer.poll(&mut held, SECOND).expect("visible").code, 0);
+    assert_eq!(consumer.ask(view()).code, 0);
 }
 
 /// A flush that takes too long: stored, and the status says so; never OK.
