@@ -84,6 +84,10 @@ pub struct BrokerSettings {
     /// Topics that sends may create until the next start; 0 for none [default: 10000].
     #[arg(long, value_name = "COUNT")]
     pub auto_create_topics: Option<usize>,
+    /// Bytes handed to consumers in a second from which on this broker is busy, until it is half of that: a busy
+    /// leader sends consumers to slaves for what these have; 0 is always busy [default: 67108864].
+    #[arg(long, value_name = "BYTES")]
+    pub busy_reading_bytes: Option<u64>,
     /// Where Prometheus finds /metrics, on this machine only [default: nowhere].
     #[arg(long, value_name = "IP:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -208,6 +212,7 @@ impl BrokerSettings {
             retention_hours: self.retention_hours.or(file.retention_hours),
             retention_bytes: self.retention_bytes.or(file.retention_bytes),
             auto_create_topics: self.auto_create_topics.or(file.auto_create_topics),
+            busy_reading_bytes: self.busy_reading_bytes.or(file.busy_reading_bytes),
             metrics: self.metrics.or(file.metrics),
         }
     }
@@ -233,6 +238,9 @@ impl BrokerSettings {
         options.cluster = self.cluster.clone().unwrap_or(options.cluster);
         options.name = self.broker_name.clone().unwrap_or(options.name);
         options.name_servers.clone_from(&self.name_server);
+        if let Some(busy) = self.busy_reading_bytes {
+            options.busy_reading = busy / 2..=busy;
+        }
         options.topics.auto_created = self.auto_create_topics.unwrap_or(options.topics.auto_created);
         Ok(options)
     }

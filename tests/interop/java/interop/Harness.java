@@ -158,6 +158,12 @@ final class Harness {
         return brokers.isEmpty() ? null : brokers.iterator().next().getBrokerAddrs().get(0L);
     }
 
+    /** Brokers that the name servers know. */
+    long registered() throws Exception {
+        var brokers = admin.examineBrokerClusterInfo().getBrokerAddrTable().values();
+        return brokers.stream().mapToLong(broker -> broker.getBrokerAddrs().size()).sum();
+    }
+
     /** Creates a topic through the admin client and waits until the name server routes to it. */
     String topic(String base, int queues) throws Exception {
         String topic = name(base);

@@ -3,7 +3,6 @@ package interop;
 import static interop.Harness.check;
 import static interop.Harness.until;
 
-import java.io.File;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -15,7 +14,7 @@ import java.util.concurrent.TimeUnit;
  * The leader of a group of three dies under load, again and again: nothing acknowledged may be missing, no queue out of order, no
  * progress lost that was shown.
  *
- * {@code LeaderKills NAME_SERVERS SEED KILLS LOG (PORT SERVER_COMMAND)...}: starts the nodes by their commands, loads them with a
+ * {@code LeaderKills NAME_SERVERS LOG SEED KILLS (PORT SERVER_COMMAND)...}: starts the nodes by their commands, loads them with a
  * producer a queue (half of them asynchronous), a group of concurrent and one of orderly consumers, and ends whoever leads.
  */
 final class LeaderKills {
@@ -36,31 +35,14 @@ final class LeaderKills {
     }
 
     public static void main(String[] arguments) throws Exception {
-        long seed = Long.parseLong(arguments[1]);
-        int kills = Integer.parseInt(arguments[2]);
-        var nodes = new ArrayList<Server>();
-        for (int at = 4; at < arguments.length; at += 2) {
-            nodes.add(new Server(Integer.parseInt(arguments[at]), arguments[at + 1], new File(arguments[3])));
-        }
-        try {
-            for (Server node : nodes) {
-                node.start();
-            }
-            var harness = new Harness(arguments[0], "5.4.0", 0, ".");
-            // A client hears of a new leader when it asks for routes; its 30 s would be most of the test.
-            harness.pollRoutesEvery(250);
-            harness.scenario("leader kills: " + kills + " kill -9 of the leader of " + nodes.size() + ", seed " + seed,
-                    () -> new LeaderKills(harness, nodes, seed).run(kills));
-        } finally {
-            for (Server node : nodes) {
-                node.end(true);
-            }
-        }
-        System.exit(42);
+        long seed = Long.parseLong(arguments[2]);
+        int kills = Integer.parseInt(arguments[3]);
+        Server.group(arguments, 4, (harness, nodes) -> harness.scenario(
+                "leader kills: " + kills + " kill -9 of the leader of " + nodes.size() + ", seed " + seed,
+                () -> new LeaderKills(harness, nodes, seed).run(kills)));
     }
 
     private String run(int kills) throws Exception {
-        until("all nodes are registered", 60, () -> registered() == nodes.size());
         try {
             for (Load.Group group : groups) {
                 group.start();
@@ -125,16 +107,11 @@ final class LeaderKills {
                 outage);
         leader[0].start();
         // Two of three must be there for the next one.
-        until("the killed node is back", 60, () -> registered() == nodes.size());
+        until("the killed node is back", 60, () -> harness.registered() == nodes.size());
     }
 
     private Server leader() throws Exception {
         String address = harness.brokerAddress();
         return nodes.stream().filter(node -> address != null && address.endsWith(":" + node.port)).findFirst().orElse(null);
-    }
-
-    private long registered() throws Exception {
-        var brokers = harness.admin.examineBrokerClusterInfo().getBrokerAddrTable().values();
-        return brokers.stream().mapToLong(broker -> broker.getBrokerAddrs().size()).sum();
     }
 }
