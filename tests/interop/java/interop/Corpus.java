@@ -2,8 +2,10 @@ package interop;
 
 import static interop.Harness.check;
 
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.SplittableRandom;
@@ -89,6 +91,22 @@ final class Corpus {
         return message;
     }
 
+    /** Consecutive messages for one batch. They say so, because the client compresses none of a batch. */
+    List<Message> batch(int first, int count) {
+        var messages = new ArrayList<Message>();
+        for (int n = first; n < first + count; n++) {
+            var message = message(n);
+            message.putUserProperty("batch", "yes");
+            messages.add(message);
+        }
+        return messages;
+    }
+
+    /** Whether the client compressed the message of this number, as it arrived. */
+    static boolean compressed(int n, MessageExt got) {
+        return compressible(n) && got.getUserProperty("batch") == null;
+    }
+
     /** Remembers where a send went; a batch of consecutive numbers has one result with the first offset. */
     void sent(int first, int count, SendResult result) {
         check(result.getSendStatus() == SendStatus.SEND_OK, "send %d: %s", first, result);
@@ -105,6 +123,9 @@ final class Corpus {
         check(got.getTopic().equals(topic), "%d: topic %s, expected %s", n, got.getTopic(), topic);
         check(Arrays.equals(got.getBody(), body(n)), "%d: body of %d bytes differs from the one of %d sent", n,
                 got.getBody().length, body(n).length);
+        // The client clears the flag as it unpacks; the record stays smaller than the body.
+        check((got.getStoreSize() < got.getBody().length) == compressed(n, got), "%d: body of %d bytes stored in %d", n, got.getBody().length,
+                got.getStoreSize());
         check(Objects.equals(got.getTags(), tag(n)), "%d: tag %s, expected %s", n, got.getTags(), tag(n));
         check(Objects.equals(got.getKeys(), keys(n)), "%d: keys %s, expected %s", n, got.getKeys(), keys(n));
         check(got.getFlag() == n, "%d: flag %d", n, got.getFlag());

@@ -3,7 +3,6 @@ package interop;
 import static interop.Harness.check;
 import static interop.Harness.until;
 
-import java.util.ArrayList;
 import java.util.concurrent.Semaphore;
 import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.exception.MQClientException;
@@ -122,11 +121,7 @@ final class Sending {
         int batches = 0;
         for (int n = from; n < to; batches++) {
             int count = Math.min(1 + n % 63, to - n);
-            var messages = new ArrayList<Message>();
-            for (int i = 0; i < count; i++) {
-                messages.add(corpus.message(n + i));
-            }
-            corpus.sent(n, count, producer.send(messages));
+            corpus.sent(n, count, producer.send(corpus.batch(n, count)));
             n += count;
         }
         return (to - from) + " messages in " + batches + " batches";
@@ -198,11 +193,7 @@ final class Sending {
         var producer = harness.producer("fill-" + corpus.topic);
         for (int n = from; n < to; n += 32) {
             int count = Math.min(32, to - n);
-            var messages = new ArrayList<Message>();
-            for (int i = 0; i < count; i++) {
-                messages.add(corpus.message(n + i));
-            }
-            corpus.sent(n, count, producer.send(messages));
+            corpus.sent(n, count, producer.send(corpus.batch(n, count)));
         }
         producer.shutdown();
     }

@@ -13,6 +13,7 @@ import org.apache.rocketmq.common.BrokerConfig;
 import org.apache.rocketmq.common.UtilAll;
 import org.apache.rocketmq.common.message.MessageDecoder;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.sysflag.MessageSysFlag;
 import org.apache.rocketmq.store.DefaultMessageStore;
 import org.apache.rocketmq.store.GetMessageStatus;
 import org.apache.rocketmq.store.config.MessageStoreConfig;
@@ -54,6 +55,7 @@ final class OfficialStore {
         int messages = 0;
         int queues = 0;
         int compared = 0;
+        int compressed = 0;
         for (var topic : store.getConsumeQueueTable().entrySet()) {
             Corpus corpus = corpora.get(topic.getKey());
             for (int queue : topic.getValue().keySet()) {
@@ -67,7 +69,11 @@ final class OfficialStore {
                         check(raw.getBodyCRC() == UtilAll.crc32(raw.getBody()), "%s queue %d at %d: body CRC", topic.getKey(), queue, next);
                         check(raw.getQueueOffset() == next, "%s queue %d: %d where %d is due", topic.getKey(), queue, raw.getQueueOffset(), next);
                         if (corpus != null) {
-                            int n = corpus.verifyPlace(MessageDecoder.decode(bytes.duplicate(), true, true));
+                            MessageExt unpacked = MessageDecoder.decode(bytes.duplicate(), true, true);
+                            int n = corpus.verifyPlace(unpacked);
+                            boolean flagged = (raw.getSysFlag() & MessageSysFlag.COMPRESSED_FLAG) != 0;
+                            check(flagged == Corpus.compressed(n, unpacked), "%d: the record's compression flag is %b", n, flagged);
+                            compressed += flagged ? 1 : 0;
                             compared += corpus.receipts.remove(n) == null ? 0 : 1;
                         }
                         next++;
@@ -82,7 +88,7 @@ final class OfficialStore {
                     corpus.receipts.keySet().stream().findFirst().orElse(-1));
         }
         store.shutdown();
-        return messages + " messages in " + queues + " queues read, " + compared + " of them compared with what was acknowledged"
+        return messages + " messages in " + queues + " queues read, " + compared + " of them compared with what was acknowledged, " + compressed + " compressed by the client"
                 + (killed ? ", after an unclean end" : "");
     }
 
