@@ -10,7 +10,7 @@ use world::{Action, Budget, World};
 
 /// A leader of three with a record that only it holds, and nobody connected.
 fn leader_with_a_tail() -> World {
-    let budget = Budget { epochs: 3, appends: 2, crashes: 0, duplicates: 0, asks: 9, wipes: 0 };
+    let budget = Budget { epochs: 3, appends: 2, asks: 9, ..Budget::NONE };
     let mut world = World::new(3, budget, 100, None);
     world.act(&Action::Campaign(0));
     world.calm();

@@ -14,7 +14,7 @@ fn nothing_that_was_confirmed_is_lost_on_random_walks() {
     if let Some(seed) = seed {
         for nodes in [3, 5] {
             let world = walking::walk(seed, nodes, 1_500, None);
-            assert_eq!(world.violation, None, "seed {seed}, {nodes} nodes: {world:#?}");
+            assert_eq!(world.violation, None, "seed {seed}, {nodes} nodes: {world:?}");
         }
         return;
     }
@@ -29,6 +29,23 @@ fn nothing_that_was_confirmed_is_lost_on_random_walks() {
     println!("{reached:?}");
     let wanted = ["second leader", "copied", "cut", "crash", "confirmed over two epochs", "read", "joined"];
     for name in wanted {
+        assert!(reached.get(name).is_some_and(|count| *count > 20), "hardly ever: {name} in {reached:?}");
+    }
+}
+
+/// proves: I25, I27, I38, I40, I48: with a master that the operator chose, OK is said when as many slaves
+/// have it as the mode asks for, in the lives that the master knows of
+#[test]
+fn a_master_counts_only_what_its_slaves_have() {
+    let cases = std::env::var("STATICFIRE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_u64);
+    let mut reached = BTreeMap::<&str, usize>::new();
+    for seed in 0..300 * cases {
+        let world = walking::walk_with_master(seed, 1_500, None);
+        assert_eq!(world.violation, None, "seed {seed}");
+        world.reached.0.into_iter().for_each(|name| *reached.entry(name).or_default() += 1);
+    }
+    println!("{reached:?}");
+    for name in ["confirmed over two epochs", "cut", "disk lost", "begun anew"] {
         assert!(reached.get(name).is_some_and(|count| *count > 20), "hardly ever: {name} in {reached:?}");
     }
 }

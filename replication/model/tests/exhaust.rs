@@ -33,7 +33,7 @@ impl Model for Group {
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
         next.act(&action);
-        next.check_logs();
+        next.check();
         next.forget_stale();
         Some(next)
     }
@@ -118,7 +118,7 @@ fn two_leaders(budget: Budget) -> World {
 /// proves: I35, I36, I37, I38, I39, I40, I41, I48; no OK is lost: one epoch, to the last state
 #[test]
 fn one_epoch_is_exhausted() {
-    let budget = Budget { epochs: 1, appends: 1, crashes: 0, duplicates: 1, asks: 0, wipes: 0 };
+    let budget = Budget { epochs: 1, appends: 1, duplicates: 1, ..Budget::NONE };
     let seen = search("one epoch, one record, one duplicate", vec![World::new(3, budget, 1, None)], states());
     assert!(seen < states(), "the search ended by itself");
 }
@@ -126,7 +126,7 @@ fn one_epoch_is_exhausted() {
 /// proves: I35, I36, I37, I38, I39, I40, I41, I48; no OK is lost: three epochs, two crashes
 #[test]
 fn three_epochs_two_crashes() {
-    let budget = Budget { epochs: 3, appends: 2, crashes: 2, duplicates: 1, asks: 6, wipes: 0 };
+    let budget = Budget { epochs: 3, appends: 2, crashes: 2, duplicates: 1, asks: 6, ..Budget::NONE };
     let share = states() / 4;
     search("from nothing", vec![World::new(3, budget, 1, None)], share);
     search("from a leader", vec![led(budget)], share);

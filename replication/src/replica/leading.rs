@@ -201,6 +201,7 @@ impl Replica {
         }
         let base = self.log.base();
         let undetected = self.settings.planted("Z29") && fetch.at.end <= self.log.end();
+        let counts_earlier_lives = self.settings.planted("Z30");
         let (known, has) = (self.log.common(fetch.at.epoch), self.log.has(fetch.at) || undetected);
         let Some(leading) = self.leading() else { return self.refuse(token, 0, effects) };
         let (epoch, session) = (leading.epoch, fetch.session);
@@ -216,8 +217,11 @@ impl Replica {
         if session > follower.session {
             follower.session = session;
             follower.sent = None;
-            // It may have lost what it showed in an earlier life.
+            // In an earlier life it may have had more: it counts again for what it shows in this one (I25).
             follower.visible = PhysicalOffset(0);
+            if !counts_earlier_lives {
+                (follower.matched, follower.flushed) = (PhysicalOffset(0), PhysicalOffset(0));
+            }
             follower.told_confirmed = PhysicalOffset(0);
             void.extend(follower.parked.drain(..));
         }

@@ -1,25 +1,48 @@
 //! One random walk.
 
-use staticfire_replication::Draw;
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
-use crate::world::{Action, Budget, World};
+use std::num::NonZeroU8;
 
-/// Lets `steps` things happen, drawn from `seed`, or fewer when a promise breaks.
+use staticfire_replication::{Draw, Mode, SlaveAck};
+
+use crate::world::{Action, Budget, Given, Shape, World};
+
+/// Lets `steps` things happen among members that elect, drawn from `seed`, or fewer when a promise breaks.
 pub fn walk(seed: u64, nodes: usize, steps: usize, bug: Option<&'static str>) -> World {
     let mut draw = Draw::new(seed);
     let wipes = if draw.next().is_multiple_of(2) { (nodes as u8 - 1) / 2 } else { 0 };
-    let budget = Budget { epochs: 1_000, appends: 100, crashes: 12, duplicates: 40, asks: 1_000, wipes };
     let fetch_max = if draw.next().is_multiple_of(2) { 1 } else { 100 };
+    let (lies, expiries) = if draw.next().is_multiple_of(4) { (3, 10) } else { (0, 0) };
+    let world = World::new(nodes, Budget { wipes, lies, expiries, ..PLENTY }, fetch_max, bug);
+    through(world, steps, draw)
+}
+
+/// The same with a master and its slaves, who answer when enough of them have a message.
+pub fn walk_with_master(seed: u64, steps: usize, bug: Option<&'static str>) -> World {
+    let mut draw = Draw::new(seed);
+    let slaves = NonZeroU8::new(1 + (draw.next() % 2) as u8).expect("one or two");
+    let ack = if draw.next().is_multiple_of(2) { SlaveAck::Received } else { SlaveAck::Flushed };
+    let mode = Some(Mode::Replicated { slaves, ack });
+    let fetch_max = if draw.next().is_multiple_of(2) { 1 } else { 100 };
+    let budget = Budget { wipes: 1, expiries: (draw.next() % 2) as u8 * 10, ..PLENTY };
+    let shape = Shape { mode, ..Shape::elected(3, fetch_max, bug) };
+    through(World::start(shape, budget, &vec![Given::default(); 3]), steps, draw)
+}
+
+const PLENTY: Budget =
+    Budget { epochs: 1_000, appends: 100, crashes: 12, duplicates: 40, asks: 1_000, ..Budget::NONE };
+
+fn through(mut world: World, steps: usize, mut draw: Draw) -> World {
     // How often something ends an epoch or a life, in 1,000 steps.
     let trouble = [5, 20, 80][(draw.next() % 3) as usize];
-    let mut world = World::new(nodes, budget, fetch_max, bug);
     for _ in 0..steps {
         let Some(action) = draw_action(&world, trouble, &mut draw) else { break };
         if std::env::var("TRACE").is_ok() {
             println!("{action:?}");
         }
         world.act(&action);
-        world.check_logs();
+        world.check();
         world.forget_stale();
         if world.violation.is_some() {
             break;
@@ -45,7 +68,9 @@ fn kind(action: &Action) -> Kind {
         | Action::Unanswered(_)
         | Action::Transfer(_)
         | Action::Crash { .. }
-        | Action::Wipe(_) => Kind::Trouble,
+        | Action::Wipe(_)
+        | Action::Lie(_)
+        | Action::Expire(_) => Kind::Trouble,
         _ => Kind::Work,
     }
 }

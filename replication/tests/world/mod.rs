@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use staticfire_replication::{
-    Answer, DiskId, Effect, EpochStart, EpochTable, Failover, FetchAnswer, Group, Input, NodeId, Promise,
-    Remembered, Replica, Request, Settings, Timing, Token,
+    Answer, DiskId, Effect, EpochStart, EpochTable, Failover, Fetch, FetchAnswer, Group, Input, Mode, NodeId,
+    Promise, Remembered, Replica, Request, Settings, Timing, Token,
 };
 use staticfire_storage::{Epoch, PhysicalOffset, Position};
+
+mod carrying;
 
 /// What stands at one position of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +28,10 @@ pub struct Rec {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     pub replica: Replica,
+    /// All of it, also what it no longer keeps.
     pub log: Vec<Rec>,
+    /// The oldest position that it keeps.
+    pub base: Position,
     /// Records that survive a power cut.
     pub durable: usize,
     /// A sync that was started, and covers so many records.
@@ -34,6 +39,13 @@ pub struct Node {
     pub saved: Promise,
     pub saving: Option<Promise>,
     pub disk: DiskId,
+}
+
+impl Node {
+    /// Retention goes no further.
+    fn expirable(&self) -> PhysicalOffset {
+        self.replica.confirmed().min(at(self.durable))
+    }
 }
 
 /// A message under way. Sets of them: copies of one are one.
@@ -61,6 +73,48 @@ pub struct Budget {
     /// Connections lost, and followers that look for their leader.
     pub asks: u16,
     pub wipes: u8,
+    /// Members that claim what they were never sent.
+    pub lies: u8,
+    /// Times that retention removes what is confirmed.
+    pub expiries: u8,
+}
+
+impl Budget {
+    /// Nothing goes wrong, and nobody works.
+    pub const NONE: Self =
+        Self { epochs: 0, appends: 0, crashes: 0, duplicates: 0, asks: 0, wipes: 0, lies: 0, expiries: 0 };
+}
+
+/// What kind of group it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub nodes: usize,
+    /// What OK means where the first node is master; `None`: the members elect.
+    pub mode: Option<Mode>,
+    pub timing: Timing,
+    /// The most records that answer a fetch.
+    pub fetch_max: u64,
+    pub bug: Option<&'static str>,
+}
+
+impl Shape {
+    /// Members that elect, whose timers never ring by themselves.
+    pub const fn elected(nodes: usize, fetch_max: u64, bug: Option<&'static str>) -> Self {
+        let timing = Timing {
+            election_min_ms: NEVER_MS,
+            election_max_ms: NEVER_MS,
+            heartbeat_ms: NEVER_MS,
+            retry_ms: 0,
+        };
+        Self { nodes, mode: None, timing, fetch_max, bug }
+    }
+}
+
+/// What is on a node's disk when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    pub log: Vec<Rec>,
+    pub promise: Promise,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,11 +146,16 @@ pub enum Action {
     Wipe(usize),
     Transfer(usize),
     Read(usize),
+    /// A follower claims more than the leader has, and all of it flushed.
+    Lie(usize),
+    /// Retention removes everything that is confirmed there.
+    Expire(usize),
 }
 
-/// Names of what happened, for coverage: makes no difference between two worlds.
+/// Names of what happened, for coverage, and what the replicas said, when somebody listens: makes no
+/// difference between two worlds.
 #[derive(Clone, Debug, Default)]
-pub struct Reached(pub BTreeSet<&'static str>);
+pub struct Reached(pub BTreeSet<&'static str>, pub Option<Vec<(usize, Effect)>>);
 
 impl PartialEq for Reached {
     fn eq(&self, _: &Self) -> bool {
@@ -122,22 +181,23 @@ pub struct World {
     pub leaders: BTreeMap<u64, usize>,
     pub violation: Option<String>,
     pub reached: Reached,
-    /// What was durable on disks that were lost, by node.
-    lost: BTreeMap<usize, Vec<Rec>>,
-    /// The most records that answer a fetch.
-    fetch_max: u64,
-    bug: Option<&'static str>,
+    /// What each node's clock says.
+    pub now: u64,
+    /// What was there in lives that ended, by node, and the last session of each: it counts until a master has
+    /// heard of a later one.
+    lost: BTreeMap<usize, Vec<(u64, Vec<Rec>)>>,
+    pub shape: Shape,
 }
 
 /// Far enough that the timers of the small world never ring, and later than all of them.
 const NEVER_MS: u64 = 1_000;
 const LATE_MS: u64 = 10_000;
 
-fn id(index: usize) -> NodeId {
+pub fn id(index: usize) -> NodeId {
     NodeId(u32::try_from(index).expect("few nodes") + 1)
 }
 
-fn index(node: NodeId) -> usize {
+pub fn index(node: NodeId) -> usize {
     node.0 as usize - 1
 }
 
@@ -160,8 +220,12 @@ fn starts(records: &[Rec], first: usize, before: Option<u64>) -> Vec<EpochStart>
 impl World {
     /// A formed group of `nodes` empty voters.
     pub fn new(nodes: usize, left: Budget, fetch_max: u64, bug: Option<&'static str>) -> Self {
-        let formed: Vec<_> = (0..nodes).map(|node| (id(node), DiskId(node as u64))).collect();
-        let promise = Promise { formed, ..Promise::default() };
+        Self::start(Shape::elected(nodes, fetch_max, bug), left, &vec![Given::default(); nodes])
+    }
+
+    /// A formed group whose nodes find these on their disks.
+    pub fn start(shape: Shape, left: Budget, given: &[Given]) -> Self {
+        let formed: Vec<_> = (0..shape.nodes).map(|node| (id(node), DiskId(node as u64))).collect();
         let mut world = Self {
             nodes: Vec::new(),
             net: BTreeSet::new(),
@@ -171,57 +235,57 @@ impl World {
             leaders: BTreeMap::new(),
             violation: None,
             reached: Reached::default(),
+            now: 0,
             lost: BTreeMap::new(),
-            fetch_max,
-            bug,
+            shape,
         };
-        for node in 0..nodes {
-            let disk = DiskId(node as u64);
-            let replica = world.open(nodes, node, disk, &promise, &[], 0);
-            world.nodes.push(Node {
-                replica,
-                log: Vec::new(),
-                durable: 0,
-                syncing: None,
-                saved: promise.clone(),
-                saving: None,
-                disk,
-            });
+        for (index, given) in given.iter().enumerate() {
+            let saved = Promise { formed: formed.clone(), ..given.promise.clone() };
+            let (log, base) = (given.log.clone(), Position::default());
+            let disk = DiskId(index as u64);
+            let replica = world.open(index, disk, &saved, (&log, base), 0);
+            let durable = log.len();
+            let node = Node { replica, log, base, durable, syncing: None, saved, saving: None, disk };
+            world.nodes.push(node);
         }
         world
     }
 
     fn open(
         &self,
-        nodes: usize,
         node: usize,
         disk: DiskId,
         promise: &Promise,
-        log: &[Rec],
+        (log, base): (&[Rec], Position),
         session: u64,
     ) -> Replica {
-        let members = (0..nodes).map(id).collect();
-        let mut settings = Settings::new(Group::new(members, id(node)).expect("a group"), Failover::Raft);
-        settings.timing = Timing {
-            election_min_ms: NEVER_MS,
-            election_max_ms: NEVER_MS,
-            heartbeat_ms: NEVER_MS,
-            retry_ms: 0,
+        let members = (0..self.shape.nodes).map(id).collect();
+        let failover = match self.shape.mode {
+            None => Failover::Raft,
+            Some(_) if node == 0 => Failover::Master { generation: 1 },
+            Some(_) => Failover::Slave,
         };
-        settings.fetch_max = self.fetch_max;
+        let mut settings = Settings::new(Group::new(members, id(node)).expect("a group"), failover);
+        settings.timing = self.shape.timing;
+        settings.fetch_max = self.shape.fetch_max;
+        settings.mode = self.shape.mode.unwrap_or_default();
         #[cfg(feature = "planted-bugs")]
         {
-            settings.bug = self.bug;
+            settings.bug = self.shape.bug;
         }
-        let log =
-            EpochTable::new(Position::default(), &starts(log, 0, None), at(log.len())).expect("in order");
-        let (flushed, confirmed) = (log.end(), PhysicalOffset(0));
-        let promise = if self.bug == Some("Z4") {
+        let first = base.end.0 as usize;
+        let before = (first > 0).then_some(base.epoch.0);
+        let rows = starts(&log[first..], first, before);
+        let log = EpochTable::new(base, &rows, at(log.len())).expect("in order");
+        let (flushed, confirmed) = (log.end(), base.end);
+        let promise = if self.shape.bug == Some("Z4") {
             Promise { epoch: log.last().epoch, vote: None, ..promise.clone() }
         } else {
             promise.clone()
         };
-        Replica::new(settings, 0, Remembered { disk, promise, log, flushed, confirmed, session })
+        // Every life draws its own times.
+        let seed = session << 8 | node as u64;
+        Replica::new(settings, seed, Remembered { disk, promise, log, flushed, confirmed, session })
     }
 
     /// Everything that can happen next.
@@ -244,7 +308,7 @@ impl World {
 
     fn actions_of(&self, index: usize, node: &Node, actions: &mut Vec<Action>) {
         let replica = &node.replica;
-        let may_begin = replica.epoch().0 < self.left.epochs;
+        let may_begin = self.shape.mode.is_none() && replica.epoch().0 < self.left.epochs;
         // At first all nodes are alike, so it may as well be the first one.
         let alike = index > 0 && self.nodes.iter().all(|node| node.replica.epoch() == Epoch(0));
         if may_begin && !replica.leads() && !replica.is_stopped() && !alike {
@@ -280,8 +344,15 @@ impl World {
                 }
             }
         }
-        if self.left.wipes > 0 {
+        // A master that comes back empty is the operator's to replace.
+        if self.left.wipes > 0 && (self.shape.mode.is_none() || index > 0) {
             actions.push(Action::Wipe(index));
+        }
+        if self.left.lies > 0 && replica.is_copying() {
+            actions.push(Action::Lie(index));
+        }
+        if self.left.expiries > 0 && node.expirable() > node.base.end {
+            actions.push(Action::Expire(index));
         }
     }
 
@@ -296,17 +367,17 @@ impl World {
                 self.left.duplicates -= 1;
                 self.deliver(envelope.clone());
             }
-            Action::Campaign(node) => self.step(*node, 0, Input::Campaign, &[]),
+            Action::Campaign(node) => self.step(*node, self.now, Input::Campaign, &[]),
             Action::Tick(node) => {
                 self.left.asks -= 1;
-                self.step(*node, 0, Input::Tick, &[]);
+                self.step(*node, self.now, Input::Tick, &[]);
             }
-            Action::StepDown(node) => self.step(*node, LATE_MS, Input::Tick, &[]),
+            Action::StepDown(node) => self.step(*node, self.now + LATE_MS, Input::Tick, &[]),
             Action::Unanswered(node) => {
                 self.left.asks -= 1;
                 let leader = self.nodes[*node].replica.leader();
                 let from = leader.unwrap_or(NodeId(0));
-                self.step(*node, 0, Input::Unanswered { from }, &[]);
+                self.step(*node, self.now, Input::Unanswered { from }, &[]);
             }
             Action::Append(node) => {
                 let number = self.left.appends;
@@ -317,19 +388,27 @@ impl World {
             Action::CompleteSync(node) => {
                 let covered = self.nodes[*node].syncing.take().expect("one was started");
                 self.nodes[*node].durable = covered;
-                self.step(*node, 0, Input::Flushed(at(covered)), &[]);
+                self.step(*node, self.now, Input::Flushed(at(covered)), &[]);
             }
             Action::CompleteSave(node) => {
                 let promise = self.nodes[*node].saving.take().expect("one was started");
                 self.nodes[*node].saved = promise.clone();
-                self.step(*node, 0, Input::Saved(promise), &[]);
+                self.step(*node, self.now, Input::Saved(promise), &[]);
             }
             Action::Crash { node, keep, promise } => self.crash(*node, *keep, *promise),
             Action::Wipe(node) => self.wipe(*node),
-            Action::Transfer(node) => self.step(*node, 0, Input::Transfer { to: None }, &[]),
+            Action::Transfer(node) => self.step(*node, self.now, Input::Transfer { to: None }, &[]),
             Action::Read(node) => {
                 self.reads.insert(*node, self.confirmed.len());
-                self.step(*node, 0, Input::Read(Token(100)), &[]);
+                self.step(*node, self.now, Input::Read(Token(100)), &[]);
+            }
+            Action::Lie(node) => self.lie(*node),
+            Action::Expire(node) => {
+                self.left.expiries -= 1;
+                let min = self.nodes[*node].expirable();
+                self.nodes[*node].base = self.nodes[*node].replica.log().at(min);
+                self.step(*node, self.now, Input::Forgotten(min), &[]);
+                self.reached.0.insert("expired");
             }
         }
     }
@@ -338,11 +417,19 @@ impl World {
         let Envelope { from, to, message } = envelope;
         match message {
             Message::Request(request) => {
+                if let Request::Fetch(fetch) = &request
+                    && self.nodes[to].replica.leads()
+                    && fetch.epoch == self.nodes[to].replica.epoch()
+                    && self.shape.mode.is_some()
+                {
+                    let lives = self.lost.entry(from).or_default();
+                    lives.retain(|(last_session, _)| fetch.session <= *last_session);
+                }
                 let token = Token(from as u64);
-                self.step(to, 0, Input::Request { from: id(from), token, request }, &[]);
+                self.step(to, self.now, Input::Request { from: id(from), token, request }, &[]);
             }
             Message::Answer(answer, records) => {
-                self.step(to, 0, Input::Answer { from: id(from), answer }, &records);
+                self.step(to, self.now, Input::Answer { from: id(from), answer }, &records);
             }
         }
     }
@@ -354,37 +441,57 @@ impl World {
         let rec = Rec { epoch, number };
         node.log.push(rec);
         let input = Input::Appended { end: at(first + 1), epochs: starts(&[rec], first, before) };
-        self.step(index, 0, input, &[]);
+        self.step(index, self.now, input, &[]);
     }
 
     fn crash(&mut self, index: usize, keep: usize, promise: bool) {
         self.left.crashes -= 1;
         self.reads.remove(&index);
-        let nodes = self.nodes.len();
+        let session = self.session_of(index);
         let node = &mut self.nodes[index];
+        if self.shape.mode.is_some() {
+            self.lost.entry(index).or_default().push((session, node.log.clone()));
+        }
         node.log.truncate(keep);
         node.durable = keep;
         node.syncing = None;
         if let Some(saving) = node.saving.take().filter(|_| promise) {
             node.saved = saving;
         }
-        let (disk, saved, log) = (node.disk, node.saved.clone(), node.log.clone());
-        self.nodes[index].replica = self.open(nodes, index, disk, &saved, &log, self.session_of(index));
+        let (disk, saved, log, base) = (node.disk, node.saved.clone(), node.log.clone(), node.base);
+        self.nodes[index].replica = self.open(index, disk, &saved, (&log, base), session);
         self.reached.0.insert("crash");
     }
 
     fn wipe(&mut self, index: usize) {
         self.left.wipes -= 1;
         self.reached.0.insert("disk lost");
-        let durable = self.nodes[index].durable;
-        self.lost.insert(index, self.nodes[index].log[..durable].to_vec());
         self.reads.remove(&index);
-        let nodes = self.nodes.len();
+        let (session, Node { log, durable, .. }) = (self.session_of(index), &self.nodes[index]);
+        let had = if self.shape.mode.is_some() { log.clone() } else { log[..*durable].to_vec() };
+        self.lost.entry(index).or_default().push((session, had));
         let disk = DiskId(self.nodes[index].disk.0 + 100);
-        let replica = self.open(nodes, index, disk, &Promise::default(), &[], self.session_of(index));
-        let saved = Promise::default();
+        let (saved, base) = (Promise::default(), Position::default());
+        let replica = self.open(index, disk, &saved, (&[], base), session);
         self.nodes[index] =
-            Node { replica, log: Vec::new(), durable: 0, syncing: None, saved, saving: None, disk };
+            Node { replica, log: Vec::new(), base, durable: 0, syncing: None, saved, saving: None, disk };
+    }
+
+    /// Its disk, or who is in its place, makes it claim what nobody sent (I24).
+    fn lie(&mut self, index: usize) {
+        self.left.lies -= 1;
+        let replica = &self.nodes[index].replica;
+        let Some(leader) = replica.leader().map(self::index) else { return };
+        let ahead = at(self.nodes[leader].log.len() + 1_000);
+        let at = Position { epoch: replica.epoch(), end: ahead };
+        let (session, epoch, learner) = (replica.session(), replica.epoch(), !replica.is_voter());
+        let fetch = Fetch { session, epoch, at, flushed: ahead, visible: ahead, round: 0, learner };
+        self.net.insert(Envelope {
+            from: index,
+            to: leader,
+            message: Message::Request(Request::Fetch(fetch)),
+        });
+        self.reached.0.insert("claimed too much");
     }
 
     /// A new life counts its sessions on, as if by the clock: above all that it had used.
@@ -395,123 +502,6 @@ impl World {
             _ => None,
         });
         used.max().unwrap_or(0).max(self.nodes.get(node).map_or(0, |node| node.replica.session()))
-    }
-
-    fn step(&mut self, index: usize, now: u64, input: Input, records: &[Rec]) {
-        let mut effects = Vec::new();
-        self.nodes[index].replica.step(now, input, &mut effects);
-        for effect in effects {
-            self.carry_out(index, effect, records);
-        }
-    }
-
-    fn carry_out(&mut self, index: usize, effect: Effect, records: &[Rec]) {
-        match effect {
-            Effect::Save(promise) => {
-                if self.nodes[index].saved.formed.is_empty() && !promise.formed.is_empty() {
-                    self.reached.0.insert("joined");
-                }
-                self.nodes[index].saving = Some(promise);
-            }
-            Effect::Ask { to, request } => {
-                self.net.insert(Envelope {
-                    from: index,
-                    to: self::index(to),
-                    message: Message::Request(request),
-                });
-            }
-            Effect::Answer { token, answer } => {
-                let records = match answer {
-                    Answer::Fetch(FetchAnswer::Records { from, upto, .. }) => {
-                        self.nodes[index].log[from.0 as usize..upto.0 as usize].to_vec()
-                    }
-                    _ => Vec::new(),
-                };
-                let message = Message::Answer(answer, records);
-                self.net.insert(Envelope { from: index, to: token.0 as usize, message });
-            }
-            Effect::Lead(epoch) => self.lead(index, epoch),
-            Effect::Take { from } => self.take(index, from, records),
-            Effect::Truncate(to) => self.truncate(index, to.0 as usize),
-            Effect::Reset(base) => {
-                assert_eq!(base, Position::default(), "nothing expires in this world");
-                self.truncate(index, 0);
-            }
-            Effect::Confirm { end, .. } => self.confirm(index, end.0 as usize),
-            Effect::ReadReady { confirmed, .. } => {
-                let before = self.reads.remove(&index).unwrap_or(0);
-                if (confirmed.0 as usize) < before {
-                    self.violate("I44", format!("node {index} answers a read with {confirmed} of {before}"));
-                }
-                self.reached.0.insert("read");
-            }
-            Effect::ReadLost(_) => drop(self.reads.remove(&index)),
-            Effect::Stop(evidence) => self.violate("I40", format!("node {index} stops: {evidence:?}")),
-            Effect::Fence(_)
-            | Effect::Serve(_)
-            | Effect::Follow { .. }
-            | Effect::Restart
-            | Effect::Gate { .. } => {}
-        }
-    }
-
-    fn lead(&mut self, index: usize, epoch: Epoch) {
-        if let Some(other) = self.leaders.insert(epoch.0, index).filter(|other| *other != index) {
-            self.violate("I35", format!("{other} and {index} lead epoch {epoch}"));
-        }
-        if !self.nodes[index].log.starts_with(&self.confirmed) {
-            self.violate("I39", format!("{index} leads epoch {epoch} without what was confirmed"));
-        }
-        if self.nodes.iter().enumerate().any(|(other, node)| other != index && node.replica.serves()) {
-            self.reached.0.insert("two leaders");
-        }
-        self.reached.0.insert(if epoch.0 > 1 { "second leader" } else { "leader" });
-        self.append(index, 0);
-    }
-
-    fn take(&mut self, index: usize, from: PhysicalOffset, records: &[Rec]) {
-        let node = &mut self.nodes[index];
-        let first = node.log.len();
-        assert_eq!(from, at(first), "bytes that do not follow the log");
-        let before = node.log.last().map(|rec| rec.epoch);
-        node.log.extend_from_slice(records);
-        let epochs = starts(records, first, before);
-        let input = Input::Appended { end: at(node.log.len()), epochs };
-        self.reached.0.insert("copied");
-        self.step(index, 0, input, &[]);
-    }
-
-    /// The file is replaced: what stays is durable, and a sync of the old file says nothing.
-    fn truncate(&mut self, index: usize, to: usize) {
-        let node = &mut self.nodes[index];
-        node.log.truncate(to);
-        node.durable = to;
-        node.syncing = None;
-        self.reached.0.insert("cut");
-        self.step(index, 0, Input::CutDone, &[]);
-    }
-
-    fn confirm(&mut self, index: usize, end: usize) {
-        let log = &self.nodes[index].log;
-        let known = end.min(self.confirmed.len());
-        if log[..known] != self.confirmed[..known] {
-            return self.violate("I40", format!("{index} confirms other records than were confirmed"));
-        }
-        if end > self.confirmed.len() {
-            self.confirmed = log[..end].to_vec();
-            // A disk that was lost since had it, when it said so.
-            let lost = |index| self.lost.get(&index).is_some_and(|log| log.starts_with(&self.confirmed));
-            let durable = |(index, node): &(usize, &Node)| {
-                lost(*index)
-                    || node.replica.is_voter() && node.log[..node.durable].starts_with(&self.confirmed)
-            };
-            if self.nodes.iter().enumerate().filter(durable).count() <= self.nodes.len() / 2 {
-                return self
-                    .violate("I40, I43", format!("{index} confirms {end}, no majority of voters has it"));
-            }
-            let epochs = self.confirmed.iter().map(|rec| rec.epoch).collect::<BTreeSet<_>>().len();
-            self.reached.0.insert(if epochs > 1 { "confirmed over two epochs" } else { "confirmed" });
-        }
     }
 
     /// Lets everything arrive and complete that is under way, in order, until nothing is.
@@ -558,20 +548,5 @@ impl World {
 
     pub fn violate(&mut self, invariant: &str, what: String) {
         self.violation.get_or_insert(format!("{invariant}: {what}"));
-    }
-
-    /// proves: I38: logs agree up to every position that they hold with the same epoch
-    pub fn check_logs(&mut self) {
-        for a in 0..self.nodes.len() {
-            for b in 0..a {
-                let (one, other) = (&self.nodes[a].log, &self.nodes[b].log);
-                let same = |end: &usize| one[*end - 1].epoch == other[*end - 1].epoch;
-                let last = (1..=one.len().min(other.len())).rev().find(same).unwrap_or(0);
-                if one[..last] != other[..last] {
-                    return self
-                        .violate("I38", format!("{a} and {b} differ below {last}: {one:?}, {other:?}"));
-                }
-            }
-        }
     }
 }
