@@ -15,6 +15,7 @@
 mod admin;
 mod advice;
 mod chores;
+mod cold;
 pub mod config_files;
 mod consumers;
 pub mod delay;

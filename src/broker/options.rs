@@ -33,6 +33,9 @@ pub struct BrokerOptions {
     /// Bytes at the end of the log that count as being in memory: they are served 32 messages at a
     /// time instead of 8, and a queue that begins among them is young (remoting-protocol §9.6).
     pub recent_bytes: u64,
+    /// Bytes at the end of the log that pulls look at without asking whether they are in memory: they were
+    /// just written. What is older, and left the memory since, is read on a thread of the disk first.
+    pub hot_bytes: u64,
     /// How many topics there may be.
     pub topics: TopicLimits,
     /// Consumer groups come to be when a client names them.
@@ -60,6 +63,7 @@ impl Default for BrokerOptions {
             registration_period: Duration::from_secs(30),
             flush_wait: Duration::from_secs(5),
             recent_bytes: 8 << 30,
+            hot_bytes: 64 << 20,
             topics: TopicLimits::default(),
             auto_create_groups: true,
             polls: PollLimits::default(),

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use staticfire_storage::{Arrival, Observer, Queue, QueueEntry, QueueId, QueueOffset, ReadError, TopicName};
+use staticfire_storage::{
+    Arrival, Observer, PhysicalOffset, Queue, QueueEntry, QueueId, QueueOffset, ReadError, TopicName,
+};
 use staticfire_transport::{Command, Connection, ExtFields};
 
 use super::offsets::CommitSource;
@@ -49,6 +51,8 @@ pub struct Pull {
     messages_max: usize,
     bytes_max: usize,
     filter: Arc<TagFilter>,
+    /// Its first message was brought back from the device; it is looked at in any case now.
+    fetched: bool,
 }
 
 /// What a look into the queue found.
@@ -59,6 +63,8 @@ struct Found {
     min: QueueOffset,
     max: QueueOffset,
     records: Vec<Bytes>,
+    /// Nothing was looked at: the first message is on the device.
+    cold: Option<PhysicalOffset>,
 }
 
 impl Shared {
@@ -82,6 +88,7 @@ impl Shared {
             messages_max: usize::try_from(head.messages_max).unwrap_or(0).max(1),
             bytes_max: head.bytes_max.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX),
             filter,
+            fetched: false,
         };
         let serves = self.serves();
         let reset = if serves {
@@ -92,10 +99,14 @@ impl Shared {
         if let Some(next) = reset {
             let (min, max) = self.bounds(&pull.topic, queue);
             let (code, status) = (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
-            let found = Found { code, status, next: next.0, min, max, records: Vec::new() };
+            let found = Found { code, status, next: next.0, min, max, records: Vec::new(), cold: None };
             return Ok(Reply::Now(self.pull_answer(pull, found)));
         }
         let found = self.look(&pull)?;
+        if let Some(at) = found.cold {
+            self.answer_when_read(pull, at);
+            return Ok(Reply::Later);
+        }
         let hold = Duration::from_millis(u64::try_from(head.suspend_ms).unwrap_or(0)).min(HOLD_MAX);
         let may_hold =
             head.sys_flag & pull_flag::SUSPEND != 0 && hold > Duration::ZERO && !self.is_stopping();
@@ -203,15 +214,13 @@ impl Shared {
         self.spawn(async move {
             let leads = shared.leads_now().await;
             let connection = pull.connection.clone();
-            let answer = match shared.look(&pull) {
-                Ok(found) if leads => shared.pull_answer(pull, found),
-                Ok(found) => {
-                    let found = found.at_slave(pull.offset);
-                    shared.pull_answer(pull, found)
-                }
-                Err(refusal) => Command { code: refusal.code, remark: Some(refusal.remark), ..pull.answer },
+            let found = match shared.look(&pull) {
+                Ok(Found { cold: Some(at), .. }) => return shared.answer_when_read(pull, at),
+                Ok(found) if leads => found,
+                Ok(found) => found.at_slave(pull.offset),
+                Err(refusal) => return pull.refuse(refusal),
             };
-            let _ = connection.send(answer);
+            let _ = connection.send(shared.pull_answer(pull, found));
         });
     }
 
@@ -249,25 +258,27 @@ impl Shared {
     }
 
     /// Answers a pull that was held, whatever there is now.
-    pub fn answer_held(&self, pull: Pull) {
-        let connection = pull.connection.clone();
-        let answer = match self.look(&pull) {
-            Ok(found) => self.pull_answer(pull, found),
-            Err(refusal) => Command { code: refusal.code, remark: Some(refusal.remark), ..pull.answer },
-        };
-        // A peer that is gone needs no answer.
-        let _ = connection.send(answer);
+    pub fn answer_held(self: &Arc<Self>, pull: Pull) {
+        match self.look(&pull) {
+            Ok(Found { cold: Some(at), .. }) => self.answer_when_read(pull, at),
+            Ok(found) => {
+                let connection = pull.connection.clone();
+                // A peer that is gone needs no answer.
+                let _ = connection.send(self.pull_answer(pull, found));
+            }
+            Err(refusal) => pull.refuse(refusal),
+        }
     }
 
     /// Answers held pulls whose time is up.
-    pub fn expire_polls(&self) {
+    pub fn expire_polls(self: &Arc<Self>) {
         let expired = lock(&self.polls).expired(self.now());
         expired.into_iter().for_each(|poll| self.answer_held(poll.request));
     }
 
     /// Answers held pulls whose queue has moved on without a message for them, so that the
     /// consumer's offset moves on too.
-    pub fn sweep_polls(&self) {
+    pub fn sweep_polls(self: &Arc<Self>) {
         let store = &self.store;
         let moved = |poll: &Poll<Pull>| {
             store.queue(poll.topic.as_str(), poll.queue).is_some_and(|queue| queue.max() > poll.offset)
@@ -283,8 +294,15 @@ impl Shared {
 
     /// Looks into the queue (remoting-protocol §8.4).
     fn look(&self, pull: &Pull) -> Result<Found, Refusal> {
-        let nowhere =
-            |code, status, next, (min, max)| Found { code, status, next, min, max, records: Vec::new() };
+        let nowhere = |code, status, next, (min, max)| Found {
+            code,
+            status,
+            next,
+            min,
+            max,
+            records: Vec::new(),
+            cold: None,
+        };
         let at_start = if pull.offset == 0 { response::PULL_NOT_FOUND } else { response::PULL_OFFSET_MOVED };
         let Some(queue) = self.store.queue(pull.topic.as_str(), pull.queue) else {
             return Ok(nowhere(at_start, "NO_MATCHED_LOGIC_QUEUE", 0, Default::default()));
@@ -313,10 +331,11 @@ impl Shared {
         offset: u64,
         (min, max): (QueueOffset, QueueOffset),
     ) -> Result<Found, Refusal> {
-        let recent_from = self.store.marks().written.0.saturating_sub(self.options.recent_bytes);
+        let written = self.store.marks().written.0;
+        let recent_from = written.saturating_sub(self.options.recent_bytes);
         let end = max.0.min(offset.saturating_add(SCAN_MAX.max(pull.messages_max as u64)));
         let (mut next, mut bytes, mut removed) = (offset, 0, false);
-        let mut records = Vec::new();
+        let (mut records, mut cold) = (Vec::new(), None);
         'scan: while next < end {
             let count = (end - next).min(RECENT.messages as u64);
             let entries =
@@ -332,6 +351,12 @@ impl Shared {
                 next = entry.next().0;
                 if entry.is_padding() || !pull.filter.matches_code(entry.tags_code) {
                     continue;
+                }
+                let looked_at_anyway = pull.fetched && records.is_empty();
+                if !looked_at_anyway && self.is_cold(&entry, written) {
+                    cold = Some(entry.physical).filter(|_| records.is_empty());
+                    next = entry.offset.0;
+                    break 'scan;
                 }
                 match queue.record(&entry) {
                     Ok(record) => {
@@ -353,7 +378,7 @@ impl Shared {
             (true, false) => (response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
             (true, true) => (response::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
         };
-        Ok(Found { code, status, next, min, max, records })
+        Ok(Found { code, status, next, min, max, records, cold })
     }
 
     /// The answer; its body is the slices of the log, not a copy.
@@ -371,6 +396,20 @@ impl Shared {
         answer.ext.push("maxOffset", found.max);
         answer.body = found.records.into();
         answer
+    }
+}
+
+impl Pull {
+    /// Its first message was brought back from the device.
+    pub fn fetched(self) -> Self {
+        Self { fetched: true, ..self }
+    }
+
+    /// Answers it with a refusal.
+    pub fn refuse(self, refusal: Refusal) {
+        let answer = Command { code: refusal.code, remark: Some(refusal.remark), ..self.answer };
+        // A peer that is gone needs no answer.
+        let _ = self.connection.send(answer);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use staticfire_storage::{PhysicalOffset, QueueOffset, ReadError, Record, Store};
@@ -51,6 +51,8 @@ pub struct Shared {
     pub offsets: Mutex<ConsumerOffsets>,
     pub locks: Mutex<QueueLocks>,
     pub polls: Mutex<Polls<Pull>>,
+    /// Pulls that wait for the device.
+    pub reads: AtomicUsize,
     pub delays: Mutex<DelayQueues>,
     pub connections: Arc<Mutex<BTreeMap<ConnectionId, Connection>>>,
     /// Answers that wait for a flush.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -323,6 +323,7 @@ fn open(
         offsets: Mutex::new(consumer_offsets(files.read(CONSUMER_OFFSETS).map_err(read)?)),
         locks: Mutex::default(),
         polls: Mutex::new(Polls::new(options.polls)),
+        reads: AtomicUsize::new(0),
         delays: Mutex::new(delay_queues(&files.read(DELAY_OFFSETS).map_err(read)?)),
         connections: front.connections(),
         held: Mutex::default(),

@@ -28,6 +28,9 @@ pub use simulated::{
 /// Called once with the result of a started sync, on whatever thread or step runs completions.
 pub type OnSynced = Box<dyn FnOnce(io::Result<()>) + Send>;
 
+/// Called once with the result of a started read, on whatever thread or step runs completions.
+pub type OnRead = Box<dyn FnOnce(io::Result<()>) + Send>;
+
 /// The line of code that asked for a sync. A simulated disk can make one of them ineffective, which
 /// shows whether a test would notice if that line were missing.
 pub type SyncSite = &'static Location<'static>;
@@ -171,6 +174,22 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// `UnexpectedEof` when the range passes the end of the file, or the system's error.
     fn read_into(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Whether looking at the range through the mapping would wait for the device. The system's guess of
+    /// the moment; who cannot tell answers no.
+    fn is_cold(&self, _range: Range<u64>) -> bool {
+        false
+    }
+
+    /// Starts bringing the range into memory, where slices of it are looked at without waiting; `done` gets
+    /// the result later. A range that the device cannot read is an error here, and behind a mapping a
+    /// signal that ends the process.
+    fn start_read(&self, range: Range<u64>, done: OnRead) {
+        let mut part = vec![0; range.end.saturating_sub(range.start).min(1 << 16) as usize];
+        let mut starts = range.clone().step_by(part.len().max(1));
+        let read = |at: u64| self.read_into(at, &mut part[..(range.end - at).min(1 << 16) as usize]);
+        done(starts.try_for_each(read));
+    }
 
     /// The first position at or behind `at` where anything but zeros may stand; `None` when only zeros
     /// follow. For the long holes of sparse files; who cannot tell answers `at`, which is right too.

@@ -46,6 +46,7 @@ pub use dispatch::{
 pub use epochs::{CutError, LeadError};
 pub use error::{Failure, ReadError};
 pub use log::AppendError;
+pub use log::cold::ReadDone;
 pub use marks::{Durability, Marks, Outcome, Waiter};
 pub use message::{Message, MessageError};
 pub use message_id::MessageId;

@@ -13,6 +13,7 @@
 
 mod ahead;
 mod append;
+pub(crate) mod cold;
 pub(crate) mod cut;
 mod facts;
 mod flush;

@@ -11,6 +11,7 @@ use crate::combine::Combiner;
 use crate::disk::{Directory, DirectoryLock};
 use crate::dispatch::{DispatchError, Dispatcher, LogItem};
 use crate::error::Failure;
+use crate::log::cold::ReadDone;
 use crate::log::{AppendError, CommitLog, Placed, Staged};
 use crate::marks::{Marks, Waiter};
 use crate::options::{Background, StoreOptions};
@@ -181,6 +182,20 @@ impl Store {
     /// [`ReadError`]: out of range, no record, damaged, or the system's error.
     pub fn record(&self, at: PhysicalOffset) -> Result<Record, ReadError> {
         self.0.log.record(at)
+    }
+
+    /// Whether looking at the `len` bytes of the log from `at` on would wait for the device: they left the
+    /// memory, and [`Store::start_read`] brings them back. A guess of the moment; no where nothing is kept.
+    #[must_use]
+    pub fn is_cold(&self, at: PhysicalOffset, len: u64) -> bool {
+        self.0.log.is_cold(at, len)
+    }
+
+    /// Starts bringing the log from `at` on into memory, at most `len` bytes and up to the end of the
+    /// segment. `done` is called later, by a thread of the disk; with [`ReadError::OutOfRange`],
+    /// [`ReadError::NoRecord`] or [`ReadError::Io`] when that cannot be.
+    pub fn start_read(&self, at: PhysicalOffset, len: u64, done: ReadDone) {
+        self.0.log.start_read(at, len, done);
     }
 
     /// The records from `at` on, in the order of the log, up to what is written when they are asked

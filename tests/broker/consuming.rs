@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use staticfire::protocol::codes::{request, response};
+use staticfire::storage::disk::{DiskFaults, DiskOperation, FaultEffect};
 use staticfire::transport::Command;
 
 use crate::world::{World, number, pull, send, send_with};
@@ -203,4 +204,32 @@ fn too_many_held_pulls_are_refused_and_a_closed_connection_frees_them() {
     other.run(SECOND);
     let mut held = other.start(pull("orders", 0, 1, "*", 15));
     assert!(other.poll(&mut held, SECOND).is_none());
+}
+
+/// Messages that are only on the device arrive once it has read them, each pull with what it waited for;
+/// what it cannot read is a refusal, and the next pull asks it again.
+#[test]
+fn a_pull_waits_for_the_device_without_looking_through_the_mapping() {
+    let mut world = World::with(31, |options| options.hot_bytes = 0);
+    let client = world.client();
+    for body in ["first", "second", "third"] {
+        client.ask(send("orders", 0, body));
+    }
+    let cold = DiskFaults { cold: true, ..DiskFaults::calm() };
+    world.disk().set_faults(cold.clone().on_nth(DiskOperation::Read, 1, FaultEffect::Io));
+    let refused = client.ask(pull("orders", 0, 0, "*", 0));
+    assert_eq!(
+        (refused.code, refused.remark.as_deref()),
+        (response::SYSTEM_ERROR, Some("the message cannot be read"))
+    );
+    for (offset, body) in ["first", "second", "third"].into_iter().enumerate() {
+        let found = client.ask(pull("orders", 0, offset as i64, "*", 0));
+        assert_eq!((found.code, number(&found, "nextBeginOffset")), (0, offset as i64 + 1));
+        let bytes = found.body.to_bytes();
+        assert!(bytes.windows(body.len()).any(|window| window == body.as_bytes()), "{body}");
+    }
+    world.disk().set_faults(DiskFaults::calm());
+    let found = client.ask(pull("orders", 0, 0, "*", 0));
+    assert_eq!(number(&found, "nextBeginOffset"), 3, "all at once when they are in memory");
+    assert_eq!(world.cluster.network().stray_answers(), 0);
 }

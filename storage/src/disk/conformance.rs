@@ -101,6 +101,7 @@ pub const CHECKS: &[Check] = &[
     ("a write changes the time of its file alone", writes_change_the_time),
     ("allocated space reads as zeros and is written", allocation_keeps_the_bytes),
     ("started syncs complete once", started_syncs_complete),
+    ("started reads complete once", started_reads_complete),
     ("syncing what is missing fails", syncing_nothing_fails),
     ("a lock excludes until it is dropped", locks_exclude),
     ("space is known", space_is_known),
@@ -452,6 +453,29 @@ fn started_syncs_complete(subject: &Subject) {
     assert!(completed.recv_timeout(PATIENCE).is_err(), "each completes once and drops its callback");
     file.sync().unwrap();
     subject.directory.sync("").unwrap();
+}
+
+fn started_reads_complete(subject: &Subject) {
+    let (done, completed) = channel::unbounded();
+    let file = subject.file("log", &[7; 200_000]);
+    let ranges = [0..200_000, 100_000..100_001, 5..5, 199_999..200_001];
+    for (number, range) in ranges.into_iter().enumerate() {
+        let done = done.clone();
+        file.start_read(range, Box::new(move |result| drop(done.send((number, result)))));
+    }
+    drop(done);
+    let mut seen: Vec<_> = (0..4)
+        .map(|_| {
+            (subject.pump)();
+            completed.recv_timeout(PATIENCE).expect("a started read completes")
+        })
+        .collect();
+    seen.sort_by_key(|(number, _)| *number);
+    let past_the_end = seen.pop().unwrap().1;
+    assert_eq!(kind(past_the_end), ErrorKind::UnexpectedEof);
+    assert!(seen.into_iter().all(|(_, result)| result.is_ok()));
+    assert!(completed.recv_timeout(PATIENCE).is_err(), "each completes once and drops its callback");
+    assert!(!file.is_cold(0..200_000), "it was just read");
 }
 
 fn syncing_nothing_fails(subject: &Subject) {

@@ -8,6 +8,7 @@
 
 mod file;
 mod lock;
+mod reads;
 mod syncs;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use super::{
     components, parent,
 };
 use file::RealFile;
+use reads::ReadThreads;
 use syncs::SyncThreads;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
@@ -38,6 +40,7 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 pub struct RealDirectory {
     root: Arc<OwnedFd>,
     syncs: Arc<SyncThreads>,
+    reads: Arc<ReadThreads>,
     read_only: bool,
 }
 
@@ -64,7 +67,7 @@ impl RealDirectory {
     fn on(path: &Path, read_only: bool) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { root: Arc::new(root), syncs: Arc::default(), read_only })
+        Ok(Self { root: Arc::new(root), syncs: Arc::default(), reads: Arc::default(), read_only })
     }
 
     /// A handle on the directory `path`.
@@ -92,6 +95,11 @@ impl RealDirectory {
         self.entry(path)
     }
 
+    fn file(&self, fd: OwnedFd, path: &str) -> io::Result<Arc<RealFile>> {
+        let threads = (self.syncs.thread(parent(path)), Arc::clone(&self.reads));
+        RealFile::from_fd(fd, threads, self.read_only)
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.read_only {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
@@ -111,7 +119,7 @@ impl Directory for RealDirectory {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*folder, name, flags, FILE_MODE)?;
         let sized = rustix::fs::ftruncate(&fd, len).map_err(io::Error::from);
-        match sized.and_then(|()| RealFile::from_fd(fd, self.syncs.thread(parent(path)), self.read_only)) {
+        match sized.and_then(|()| self.file(fd, path)) {
             Ok(file) => Ok(file),
             Err(e) => {
                 // A file of the wrong length must not be taken for the one that was asked for.
@@ -128,7 +136,7 @@ impl Directory for RealDirectory {
         // NONBLOCK: a pipe in the place of a file is refused, not waited for.
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match rustix::fs::openat(&*folder, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(RealFile::from_fd(fd, self.syncs.thread(parent(path)), self.read_only)?),
+            Ok(fd) => Ok(self.file(fd, path)?),
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(not_a_file()),
             Err(e) => Err(e.into()),
         }

@@ -28,9 +28,10 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::lock::{FileId, file_id};
+use super::reads::{self, ReadThreads};
 use super::syncs::{self, Scope, SyncThread};
 use super::{file_len, not_a_file};
-use crate::disk::{OnSynced, SegmentFile, SyncSite, busy, check_readable, check_writable};
+use crate::disk::{OnRead, OnSynced, SegmentFile, SyncSite, busy, check_readable, check_writable};
 
 /// The most buffers that one vectored write may have on any system we know.
 const PARTS_MAX: usize = 1024;
@@ -52,6 +53,7 @@ struct Known {
 pub(super) struct RealFile {
     fd: Arc<OwnedFd>,
     syncs: Arc<SyncThread>,
+    reads: Arc<ReadThreads>,
     mapping: Arc<Mapping>,
     /// What slices are cut from, so that reading allocates nothing; made by the first read.
     masters: RwLock<Option<Masters>>,
@@ -95,7 +97,11 @@ impl AsRef<[u8]> for Mapped {
 
 impl RealFile {
     /// Takes the open file `fd`, or the value that this process already has for the same file.
-    pub(super) fn from_fd(fd: OwnedFd, syncs: Arc<SyncThread>, read_only: bool) -> io::Result<Arc<Self>> {
+    pub(super) fn from_fd(
+        fd: OwnedFd,
+        (syncs, reads): (Arc<SyncThread>, Arc<ReadThreads>),
+        read_only: bool,
+    ) -> io::Result<Arc<Self>> {
         let stat = rustix::fs::fstat(&fd)?;
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(not_a_file());
@@ -123,6 +129,7 @@ impl RealFile {
         let file = Arc::new(Self {
             fd: Arc::new(fd),
             syncs,
+            reads,
             mapping,
             masters: RwLock::new(None),
             writing: AtomicU64::new(u64::MAX),
@@ -294,6 +301,14 @@ impl SegmentFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn is_cold(&self, range: Range<u64>) -> bool {
+        reads::is_cold(&self.fd, range)
+    }
+
+    fn start_read(&self, range: Range<u64>, done: OnRead) {
+        self.reads.start(Arc::clone(&self.fd), range, done);
     }
 
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {

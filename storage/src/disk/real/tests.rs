@@ -192,3 +192,27 @@ fn another_process_is_kept_out_until_this_one_dies() {
         assert!(ours.contains("POSIX") && ours.contains("WRITE"), "{ours}");
     }
 }
+
+/// What the system dropped from its memory is cold until a started read has brought it back.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_left_the_memory_is_cold_until_it_was_read() {
+    const TMPFS: i64 = 0x0102_1994;
+    let (root, directory) = root();
+    let (len, path) = (1 << 20, root.path().join("log"));
+    let file = directory.create("log", len).unwrap();
+    write_all_at(&*file, 0, &vec![7; len as usize]).unwrap();
+    file.sync().unwrap();
+    let fd = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
+    if rustix::fs::fstatfs(&fd).unwrap().f_type == TMPFS {
+        println!("SKIPPED (the files of a tmpfs are nowhere else than in memory)");
+        return;
+    }
+    assert!(!file.is_cold(0..len), "it was just written");
+    rustix::fs::fadvise(&fd, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    assert!(file.is_cold(0..len));
+    let (done, completed) = crossbeam::channel::bounded(1);
+    file.start_read(0..len, Box::new(move |result| done.send(result).unwrap()));
+    completed.recv_timeout(std::time::Duration::from_secs(30)).unwrap().unwrap();
+    assert!(!file.is_cold(0..len));
+}

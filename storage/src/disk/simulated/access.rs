@@ -405,6 +405,10 @@ impl SegmentFile for SimulatedFile {
         Ok(())
     }
 
+    fn is_cold(&self, _range: Range<u64>) -> bool {
+        self.disk.lock().faults.cold
+    }
+
     fn allocate(&self, range: Range<u64>) -> io::Result<()> {
         let len = range.end.saturating_sub(range.start);
         check_writable(range.start, len, self.len)?;

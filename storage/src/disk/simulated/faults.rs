@@ -27,6 +27,9 @@ pub struct DiskFaults {
     pub early_write_back_one_in: u32,
     /// One write in so many writes only a prefix, or is interrupted before it wrote. 0 for never.
     pub short_write_one_in: u32,
+    /// Nothing stays in memory: every look at the bytes of a file would wait for the device
+    /// ([`crate::disk::SegmentFile::is_cold`]).
+    pub cold: bool,
     /// What a read shows after a failed sync, until the power fails.
     pub reread: Reread,
     /// Microseconds of virtual time that a started sync takes. One in 16 takes ten times as long,
@@ -124,6 +127,7 @@ impl DiskFaults {
             space_bytes: None,
             early_write_back_one_in: 0,
             short_write_one_in: 0,
+            cold: false,
             reread: Reread::New,
             sync_delay_us: 200..2000,
             rules: Vec::new(),
