@@ -17,7 +17,7 @@
 //! it accepts the first message.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::{Directory, SegmentFile, write_all_at};
 use crate::small_file;
@@ -108,25 +108,35 @@ impl Checkpoint {
 
 /// The open checkpoint file.
 #[derive(Debug)]
-pub(crate) struct CheckpointFile(Arc<dyn SegmentFile>);
+pub(crate) struct CheckpointFile {
+    file: Arc<dyn SegmentFile>,
+    /// What this process has made durable; what it read may be in memory only.
+    durable: Mutex<Option<Checkpoint>>,
+}
 
 impl CheckpointFile {
     /// Opens the file, or creates it anew when it is missing or too short.
     pub(crate) fn open(directory: &dyn Directory) -> io::Result<Self> {
         match directory.open(PATH) {
-            Ok(file) if file.len() >= LEN => return Ok(Self(file)),
+            Ok(file) if file.len() >= LEN => return Ok(Self { file, durable: Mutex::default() }),
             Ok(_) => directory.remove(PATH)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         // Its name becomes durable with the next sync of the root; until then its loss costs nothing.
-        Ok(Self(directory.create(PATH, LEN)?))
+        Ok(Self { file: directory.create(PATH, LEN)?, durable: Mutex::default() })
     }
 
     /// Remembers `checkpoint`, durably. All fields lie in one sector.
     pub(crate) fn write(&self, checkpoint: &Checkpoint) -> io::Result<()> {
-        write_all_at(&*self.0, 0, &checkpoint.encode())?;
-        self.0.sync()
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if *durable != Some(*checkpoint) {
+            *durable = None;
+            write_all_at(&*self.file, 0, &checkpoint.encode())?;
+            self.file.sync()?;
+            *durable = Some(*checkpoint);
+        }
+        Ok(())
     }
 }
 

@@ -107,7 +107,7 @@ impl Inner {
             logics_ms: logics_ms.max(old.logics_ms.min(store_ms)),
             ..old
         };
-        if new == old { Ok(()) } else { self.checkpoint.write(&new) }
+        self.checkpoint.write(&new)
     }
 
     /// Removes the oldest segments that retention lets go, and what pointed at them.

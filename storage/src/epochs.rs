@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use bytes::Bytes;
 
 use crate::dispatch::{DispatchError, number_undispatched};
+use crate::error::Failure;
 use crate::log::AppendError;
 use crate::queue::QueueError;
 use crate::{Epoch, Message, PhysicalOffset, ReadError, Receipt, Store};
@@ -26,6 +27,9 @@ pub enum CutError {
         /// What was confirmed.
         confirmed: PhysicalOffset,
     },
+    /// A write or flush had failed, and what was not flushed before it may be gone from under the
+    /// orphan. Nothing was changed; the next open writes anew what is there and can be cut then.
+    Failed(Failure),
     /// The system's error. The cut was decided and is finished by the next open.
     Io(io::Error),
     /// The queues could not be cut; they are rebuilt by the next open.
@@ -42,6 +46,7 @@ impl fmt::Display for CutError {
             Self::BelowConfirmed { confirmed } => {
                 write!(f, "everything below {confirmed} was confirmed and is never cut")
             }
+            Self::Failed(failure) => failure.fmt(f),
             Self::Io(error) => write!(f, "the cut was not finished: {error}; reopen the store"),
             Self::Queue(error) => write!(f, "the queues were not cut: {error}; reopen the store"),
             Self::Dispatch(error) => write!(f, "the queues were not numbered: {error}; reopen the store"),
@@ -152,6 +157,9 @@ impl Store {
     /// # Errors
     /// [`CutError`].
     pub fn truncate(&self, to: PhysicalOffset) -> Result<(), CutError> {
+        if let Some(failure) = self.failure() {
+            return Err(CutError::Failed(failure.clone()));
+        }
         let Some(end) = self.final_end() else { return Err(CutError::NotFenced) };
         if to > end {
             return Err(CutError::PastEnd { end });

@@ -8,6 +8,12 @@ use crate::PhysicalOffset;
 use crate::record::RecordError;
 
 /// A write or flush failed, and the store takes nothing more until it is reopened (DESIGN D6).
+///
+/// Nothing is acknowledged any more, and what had been acknowledged as flushed stays. What was only
+/// *written* is from then on promised as little as after a power cut, even if only the process ends: the
+/// system may show again what the medium holds. What is gone then is a suffix of the log that begins at or
+/// behind the end of the last flush that succeeded. The next open writes anew what it can read, flushes
+/// it, and only then counts on it.
 #[derive(Clone, Debug)]
 pub struct Failure {
     what: FailedStep,

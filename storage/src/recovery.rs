@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, LastEnd};
 use crate::disk::{Directory, EntryKind};
-use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans};
+use crate::log::cut::{finish_cut, keep_orphan, move_to_orphans, rewrite};
 use crate::log::search::valid_records_after;
 use crate::log::segments::{FOLDER, Segment, path};
 use crate::planted::planted;
@@ -142,7 +142,11 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     let mut segments = load(&**directory, known.segment_bytes, report)?;
     if let Some(cut) = known.state.and_then(|state| state.cut) {
-        finish_cut(&**directory, &segments, cut, known.segment_bytes)
+        let above = segments.iter().filter(|segment| segment.end() > cut.end);
+        let written = above.map(|it| rewrite(&*it.file, cut.end.0.saturating_sub(it.start.0)..it.file.len()));
+        written
+            .collect::<io::Result<()>>()
+            .and_then(|()| finish_cut(&**directory, &segments, cut, known.segment_bytes))
             .map_err(|e| OpenError::io(FOLDER, e))?;
         report.finished_cut = Some(cut.end);
         segments = load(&**directory, known.segment_bytes, report)?;
@@ -442,8 +446,7 @@ fn fill_holes(segments: &[Segment], end: PhysicalOffset) -> io::Result<()> {
     Ok(())
 }
 
-/// What a killed process wrote may be in memory only, and after a failed flush even pages that look
-/// clean may not be on the disk: write the tail again, then flush, and only then count on it.
+/// Writes the tail again (see [`rewrite`]), then flushes; only then it counts.
 fn persist(
     directory: &dyn Directory,
     known: &Known,
@@ -454,7 +457,7 @@ fn persist(
     for segment in segments.iter().filter(|segment| segment.start < end && segment.end() > durable) {
         let from = durable.0.max(segment.start.0) - segment.start.0;
         let to = end.0.min(segment.end().0) - segment.start.0;
-        crate::log::cut::copy(&*segment.file, &*segment.file, from..to)?;
+        rewrite(&*segment.file, from..to)?;
     }
     for segment in segments.iter().filter(|segment| segment.end() > durable) {
         segment.file.sync()?;

@@ -2,9 +2,9 @@
 
 mod crash_suite;
 
-use crash_suite::{Effort, Op, Seen, Workload, explore};
+use crash_suite::{Effort, Op, Seen, Workload, explore, explore_failing_syncs};
 use staticfire_storage::Durability;
-use staticfire_storage::disk::DiskFaults;
+use staticfire_storage::disk::{DiskFaults, Reread};
 
 /// Multiplies the number of cases; 1 unless the environment says more.
 fn cases() -> usize {
@@ -26,12 +26,13 @@ fn workloads(share: usize) -> Vec<Workload> {
 /// Of the sequences of three ops, one in so many runs by default.
 const TRIPLES_ONE_IN: usize = 43;
 
-/// proves: I1, I2, I3, I4, I5, I13, I14, I15, I17, I74, F1, F2, F4, F5, F6, F7, F13
+/// proves: I1, I2, I3, I4, I5, I8, I13, I14, I15, I17, I74, M34, F1, F2, F4, F5, F6, F7, F10, F13
 #[test]
 fn whatever_the_crash_leaves_the_promises_hold() {
     let mut seen = Seen::default();
-    for (seed, faults) in [(1, DiskFaults::calm()), (2, DiskFaults::default())] {
-        let effort = Effort { images: 96, seed, faults, ..Effort::default() };
+    let disks = [DiskFaults::calm(), DiskFaults::default().with_reread(Reread::Old)];
+    for (seed, faults) in (1..).zip(disks) {
+        let effort = Effort { images: 64, seed, faults, ..Effort::default() };
         for workload in workloads(cases()) {
             if let Err(violation) = explore(&workload, &effort, &mut seen) {
                 panic!("{violation}\n  {effort:?}");
@@ -41,4 +42,26 @@ fn whatever_the_crash_leaves_the_promises_hold() {
     let (recoveries, states) = (seen.recoveries, seen.states.len());
     println!("{recoveries} recoveries of {states} distinct states");
     assert!(states >= 20_000, "only {states} distinct states");
+}
+
+/// proves: I1, I2, I3, I8, I17, M34, F10
+#[test]
+fn whatever_sync_fails_the_promises_hold() {
+    let mut seen = Seen::default();
+    for (seed, reread) in [(1, Reread::New), (2, Reread::Old)] {
+        let effort = Effort {
+            images: 8,
+            nested_one_in: 2,
+            seed,
+            faults: DiskFaults::calm().with_reread(reread),
+            ..Effort::default()
+        };
+        for workload in Workload::reaching_every_sync() {
+            if let Err(violation) = explore_failing_syncs(&workload, &effort, &mut seen) {
+                panic!("{violation}\n  {effort:?}");
+            }
+        }
+    }
+    println!("{} recoveries of {} distinct states", seen.recoveries, seen.states.len());
+    assert!(seen.states.len() >= 200, "only {} distinct states", seen.states.len());
 }

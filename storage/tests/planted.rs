@@ -16,8 +16,8 @@ use crash_suite::{Effort, Op, Seen, Workload, explore};
 /// Each bug, and what it must be caught by: the invariant that it breaks first, not anything that happens.
 const BUGS: [(&str, &str); 11] = [
     ("Z1", "I1"),
-    ("Z5", "I1"),
-    ("Z6", "I1"),
+    ("Z5", "I8"),
+    ("Z6", "I8"),
     ("Z9", "I7"),
     ("Z11", "I5"),
     ("Z12", "I1"),

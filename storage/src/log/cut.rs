@@ -236,7 +236,7 @@ fn prefix(
     Ok(fresh)
 }
 
-/// Copies a range from one file to the same place in another, or writes it again in the same one.
+/// Copies a range from one file to the same place in another.
 pub(crate) fn copy(from: &dyn SegmentFile, to: &dyn SegmentFile, range: Range<u64>) -> io::Result<()> {
     let mut at = range.start;
     let mut buffer = vec![0; COPY_BYTES.min(range.end.saturating_sub(range.start)) as usize];
@@ -245,6 +245,17 @@ pub(crate) fn copy(from: &dyn SegmentFile, to: &dyn SegmentFile, range: Range<u6
         from.read_into(at, &mut buffer[..(next - at) as usize])?;
         write_all_at(to, at, &buffer[..(next - at) as usize])?;
         at = next;
+    }
+    Ok(())
+}
+
+/// Writes again what stands in a range of a file. What a killed process wrote may be in memory only, and
+/// after a failed flush even pages that look clean may not be on the disk.
+pub(crate) fn rewrite(file: &dyn SegmentFile, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    while let Some(from) = file.next_data(at)?.filter(|from| *from < range.end) {
+        at = file.next_hole(from)?.min(range.end);
+        copy(file, file, from..at)?;
     }
     Ok(())
 }
@@ -262,6 +273,8 @@ pub(crate) fn move_to_orphans(
     }
     make_orphans(directory)?;
     for segment in segments.iter().filter(|segment| holding.is_some_and(|end| segment.start < end)) {
+        rewrite(&*segment.file, 0..segment.file.len())?;
+        segment.file.sync()?;
         link(directory, segment, &free_orphan(directory, epoch, segment.start)?)?;
     }
     directory.sync(ORPHANS)?;

@@ -15,11 +15,13 @@ pub mod workload;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use staticfire_storage::disk::{DiskFaults, SimulatedDisk};
+use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect, Reread, SimulatedDisk};
 use staticfire_storage::{Clock, Store, StoreOptions};
 
 use model::{Loss, Model, Violation};
-pub use workload::{Op, Workload};
+#[allow(unused_imports, reason = "every test crate uses its part")]
+pub use workload::Op;
+pub use workload::Workload;
 
 /// Segments of 1 KiB take three or four small records, so that every workload can roll.
 pub const SEGMENT_BYTES: u64 = 1024;
@@ -52,7 +54,7 @@ pub struct Seen {
     /// Different contents of the disk that were recovered.
     pub states: HashSet<u64>,
     /// What was recovered, with what had been promised and how it was lost: once is enough.
-    checked: HashSet<(u64, u64, bool)>,
+    checked: HashSet<(u64, u64, Loss)>,
     /// Lines of code that asked for syncs.
     pub sync_sites: std::collections::BTreeSet<String>,
 }
@@ -61,7 +63,7 @@ impl Seen {
     /// Counts a recovery, unless the same disk was recovered with the same promises before.
     fn is_new(&mut self, image: &SimulatedDisk, model: &Model, loss: Loss) -> bool {
         let fingerprint = image.fingerprint();
-        let new = self.checked.insert((fingerprint, model.digest(), loss == Loss::Kill));
+        let new = self.checked.insert((fingerprint, model.digest(), loss));
         if new {
             self.recoveries += 1;
             self.states.insert(fingerprint);
@@ -109,6 +111,25 @@ pub fn explore(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<
     Ok(())
 }
 
+/// Lets each sync of a file in turn fail, runs `workload` to its end nevertheless, and checks what is
+/// found.
+///
+/// Syncs of directories are left out: file systems stop when they cannot write their journal, and
+/// names that a sync could not make durable cannot be made so by another.
+pub fn explore_failing_syncs(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<(), Violation> {
+    let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+    workload.run(&disk);
+    let syncs = disk.sync_sites().iter().map(|site| site.files).sum();
+    for nth in 1..=syncs {
+        let faults = effort.faults.clone().on_nth(DiskOperation::SyncFile, nth, FaultEffect::Io);
+        let disk = SimulatedDisk::new(effort.seed).with_faults(faults);
+        let model = workload.run(&disk);
+        let failed = |violation: Violation| violation.at(workload, disk.steps());
+        recover(&disk, &model, workload, effort, seen).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Recovers from a power cut, in several versions, and from a kill.
 fn recover(
     disk: &SimulatedDisk,
@@ -117,10 +138,20 @@ fn recover(
     effort: &Effort,
     seen: &mut Seen,
 ) -> Result<(), Violation> {
+    if let Some(violation) = &model.broken {
+        return Err(violation.clone());
+    }
     for image in disk.crash_images(effort.images) {
         check_image(&image, model, Loss::Power, workload, effort, seen)?;
     }
-    check_image(&disk.kill(), model, Loss::Kill, workload, effort, seen)
+    check_image(&disk.kill(), model, loss_by_kill(model, effort), workload, effort, seen)
+}
+
+/// A killed process loses nothing that it wrote, unless a flush failed before: where the cache then shows
+/// what the medium holds, the kill loses what a power cut would, and no more.
+fn loss_by_kill(model: &Model, effort: &Effort) -> Loss {
+    let forgets = model.failed.is_some() && effort.faults.reread == Reread::Old;
+    if forgets { Loss::KillAfterFailure } else { Loss::Kill }
 }
 
 fn check_image(
@@ -140,11 +171,11 @@ fn check_image(
     let store = open(image, workload)?;
     seen.sync_sites.extend(image.sync_sites().into_iter().map(|site| site.site));
     let found = model.check(&store, loss)?;
-    if loss == Loss::Kill {
+    if loss != Loss::Power {
         close_unused(&before.snapshot(), &found, workload, seen)?;
     }
     if seen.recoveries.is_multiple_of(effort.nested_one_in) {
-        nested(&before, &found, loss, workload, effort, seen)?;
+        nested(&before, (model, &found), loss, workload, effort, seen)?;
     }
     use_on(image, store, found, workload, effort, seen)
 }
@@ -167,10 +198,12 @@ fn close_unused(
     Ok(())
 }
 
-/// Crashes the recovery itself at every step: the next one must find the same.
+/// Crashes the recovery itself at every step. The next one must find the same: what was found once is
+/// durable before anything depends on it. Only where the process was killed may the power take
+/// what it had written and not flushed, as if it had failed at once.
 fn nested(
     before: &SimulatedDisk,
-    found: &Model,
+    (model, found): (&Model, &Model),
     loss: Loss,
     workload: &Workload,
     effort: &Effort,
@@ -181,15 +214,22 @@ fn nested(
         drop(Store::open(options(&disk, workload)));
         disk.steps()
     };
+    // Whoever opens a closed store has it open.
+    let model = Model { closed: false, ..model.clone() };
     for step in 0..steps {
         let disk = before.snapshot();
         disk.set_faults(effort.faults.clone());
         disk.crash_at_step(step);
         drop(Store::open(options(&disk, workload)));
-        // What was found once was found again, and nothing else.
-        let image = disk.crash_images(2).last().unwrap_or_else(|| disk.crash());
-        if seen.is_new(&image, found, loss) {
-            found.check_same(&open(&image, workload)?, loss, step)?;
+        let cuts = disk.crash_images(2).map(|image| (image, Loss::Power));
+        for (image, end) in cuts.chain([(disk.kill(), Loss::Kill)]) {
+            if loss != Loss::Power && end == Loss::Power {
+                if seen.is_new(&image, &model, end) {
+                    model.check(&open(&image, workload)?, end)?;
+                }
+            } else if seen.is_new(&image, found, end) {
+                found.check_same(&open(&image, workload)?, loss, step)?;
+            }
         }
     }
     Ok(())

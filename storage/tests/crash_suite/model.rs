@@ -1,5 +1,6 @@
 //! What was appended and what was promised: a list of records.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -13,15 +14,24 @@ use staticfire_storage::{
 use super::Workload;
 
 /// What the crash may have taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     Nothing,
     Kill,
+    /// What a power cut takes: the cache stopped showing what a failed flush left undone.
+    KillAfterFailure,
     Power,
 }
 
+impl Loss {
+    /// May what was written and not flushed be gone?
+    fn takes_written(self) -> bool {
+        matches!(self, Self::KillAfterFailure | Self::Power)
+    }
+}
+
 /// A broken promise.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Violation {
     pub invariant: &'static str,
     what: String,
@@ -50,7 +60,7 @@ impl fmt::Display for Violation {
 }
 
 /// One appended message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Appended {
     pub start: PhysicalOffset,
     pub end: PhysicalOffset,
@@ -62,9 +72,29 @@ pub struct Appended {
 }
 
 impl Appended {
+    /// What became of the wait for the write, if it is known.
+    pub fn written(&self) -> Option<Outcome> {
+        *self.written.lock().unwrap()
+    }
+
     /// What became of the wait for the flush, if it is known.
     pub fn flushed(&self) -> Option<Outcome> {
         *self.flushed.lock().unwrap()
+    }
+
+    /// What its producer was told: that it is written, that it is flushed.
+    fn acknowledged(&self) -> [bool; 2] {
+        [self.written(), self.flushed()].map(|outcome| outcome == Some(Outcome::Reached))
+    }
+}
+
+impl fmt::Debug for Appended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end, queue, offset, body, .. } = self;
+        let message = String::from_utf8_lossy(body.get(..6).unwrap_or(body));
+        let [written, flushed] = [self.written(), self.flushed()];
+        write!(f, "message {message} at {start} to {end}, number {offset} of queue {queue}")?;
+        write!(f, " (written: {written:?}, flushed: {flushed:?})")
     }
 }
 
@@ -84,7 +114,15 @@ pub struct Model {
     pub cut_off: Vec<Appended>,
     /// Bytes that were cut off and must be found among the orphans.
     pub orphaned: Vec<Vec<u8>>,
+    /// What was acknowledged when a flush failed, by the start of the record: the store gives no
+    /// promise after that.
+    pub failed: Option<Acknowledged>,
+    /// What was found to be broken while the workload ran.
+    pub broken: Option<Violation>,
 }
+
+/// What producers were told of the records that start at these places: written, flushed.
+pub type Acknowledged = BTreeMap<u64, [bool; 2]>;
 
 impl Model {
     pub fn add(&mut self, store: &Store, receipt: &Receipt, queue: QueueId, body: Vec<u8>) {
@@ -117,11 +155,26 @@ impl Model {
         let mut hash = DefaultHasher::new();
         (self.closed, self.cutting.map(|to| to.0), self.records.len()).hash(&mut hash);
         for record in &self.records {
-            let settled = |slot: &Mutex<Option<Outcome>>| *slot.lock().unwrap() == Some(Outcome::Reached);
-            (record.start.0, &record.body, settled(&record.written), settled(&record.flushed))
-                .hash(&mut hash);
+            (record.start.0, &record.body, record.acknowledged()).hash(&mut hash);
         }
         hash.finish()
+    }
+
+    /// What producers have been told so far.
+    pub fn acknowledged(&self) -> Acknowledged {
+        self.records.iter().map(|record| (record.start.0, record.acknowledged())).collect()
+    }
+
+    /// The store was opened again in the same machine: after a failed flush the cache may have shown
+    /// less than was written, and what is gone is no longer part of the history.
+    pub fn reopened(&mut self, store: &Store) {
+        if self.failed.is_none() {
+            return;
+        }
+        match self.check(store, Loss::KillAfterFailure) {
+            Ok(found) => *self = found,
+            Err(violation) => self.broken = Some(violation),
+        }
     }
 
     pub fn cut(&mut self, to: PhysicalOffset) {
@@ -133,6 +186,7 @@ impl Model {
 
     /// Holds `store` against this history, and gives the history that was found.
     pub fn check(&self, store: &Store, loss: Loss) -> Result<Model, Violation> {
+        self.check_failed()?;
         if let Some(to) = self.cutting {
             return self.check_cutting(to, store, loss);
         }
@@ -152,7 +206,7 @@ impl Model {
         let not = Self { cutting: None, orphaned: Vec::new(), ..self.clone() };
         let mut done = self.clone();
         done.cut(to);
-        if loss == Loss::Power && !self.replaced {
+        if loss.takes_written() && !self.replaced {
             // Not flushed yet, so the power cut may have taken what was to become an orphan.
             done.orphaned.clear();
         }
@@ -175,17 +229,29 @@ impl Model {
         Ok(next)
     }
 
+    /// proves: I8: after a failed flush nothing is acknowledged.
+    fn check_failed(&self) -> Result<(), Violation> {
+        let Some(before) = &self.failed else { return Ok(()) };
+        let told = |record: &Appended| before.get(&record.start.0).copied().unwrap_or_default();
+        match self.records.iter().find(|record| record.acknowledged() != told(record)) {
+            None => Ok(()),
+            Some(record) => {
+                Err(Violation::new("I8", format!("{record:?} was acknowledged after a failed flush")))
+            }
+        }
+    }
+
     /// proves: I1, I2, I31: what was acknowledged is there.
     fn check_promises(&self, found: usize, loss: Loss) -> Result<(), Violation> {
         if let Some(cut) = self.cut_off.iter().find(|record| record.flushed() == Some(Outcome::Reached)) {
             return Err(Violation::new("I31", format!("{cut:?} was cut off and then acknowledged")));
         }
         for lost in &self.records[found..] {
-            let reached = |slot: &Mutex<Option<Outcome>>| *slot.lock().unwrap() == Some(Outcome::Reached);
-            if reached(&lost.flushed) {
+            let [written, flushed] = lost.acknowledged();
+            if flushed {
                 return Err(Violation::new("I1", format!("{lost:?} was flushed and is gone")));
             }
-            if loss != Loss::Power && reached(&lost.written) {
+            if !loss.takes_written() && written {
                 return Err(Violation::new("I2", format!("{lost:?} was written and is gone")));
             }
         }
@@ -244,14 +310,16 @@ impl Model {
     }
 }
 
-/// The contents of all orphans.
+/// The contents of all orphans: whole segments from the cut on, and copies of what stood at the tail.
 fn orphans(store: &Store) -> io::Result<Vec<Vec<u8>>> {
     const FOLDER: &str = "staticfire/orphans";
     let directory = store.directory();
     let read = |entry: DirectoryEntry| {
         let file = directory.open(&format!("{FOLDER}/{}", entry.name))?;
-        let mut bytes = vec![0; entry.len as usize];
-        file.read_into(0, &mut bytes).map(|()| bytes)
+        let at = entry.name.split('-').nth(1).and_then(|at| at.parse::<u64>().ok()).unwrap_or(0);
+        let from = if entry.len == super::SEGMENT_BYTES { at % super::SEGMENT_BYTES } else { 0 };
+        let mut bytes = vec![0; (entry.len - from) as usize];
+        file.read_into(from, &mut bytes).map(|()| bytes)
     };
     directory.list(FOLDER)?.into_iter().map(read).collect()
 }

@@ -2,7 +2,7 @@
 
 use staticfire_storage::disk::{DiskOperation, OperationRecord, SimulatedDisk};
 use staticfire_storage::{
-    Durability, Epoch, Message, Outcome, QueueId, Step, StoppedProducer, Store, TopicName,
+    CutError, Durability, Epoch, Message, Outcome, QueueId, Step, StoppedProducer, Store, TopicName,
 };
 
 use super::model::{Model, Violation};
@@ -28,7 +28,7 @@ pub enum Op {
     StartFlush,
     /// Complete what was started.
     Complete,
-    /// Start a flush that fails.
+    /// Start a flush that fails, and with it whatever else was being made durable.
     FailFlush,
     Dispatch,
     /// Make the next segment ahead of time and write zeros to it.
@@ -45,8 +45,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// All but `FailFlush`: what a failed flush allows afterwards is not written down as promises yet.
-    pub const ALL: [Self; 17] = [
+    /// Every op.
+    pub const ALL: [Self; 18] = [
         Self::Append,
         Self::AppendLarge,
         Self::AppendBatch,
@@ -56,6 +56,7 @@ impl Op {
         Self::Flush,
         Self::StartFlush,
         Self::Complete,
+        Self::FailFlush,
         Self::Dispatch,
         Self::Prepare,
         Self::Tidy,
@@ -75,6 +76,38 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// Workloads that between them reach every sync, the likeliest first.
+    pub fn reaching_every_sync() -> Vec<Self> {
+        use Op::*;
+        let sequences: [&[Op]; 10] = [
+            &[Append, Write, Flush, Close],
+            &[Append, Write, Flush],
+            &[AppendLarge, AppendLarge, Write, Flush, Dispatch, Tidy],
+            &[Append, Write, Flush, Dispatch, Close],
+            &[Append, Write, Flush, Append, Write, Cut],
+            &[Append, Write, Flush, AppendLarge, AppendLarge, Write, Cut, Append, Write, Flush],
+            &[
+                AppendLarge,
+                AppendLarge,
+                AppendLarge,
+                AppendLarge,
+                Write,
+                Flush,
+                Flush,
+                Flush,
+                Dispatch,
+                Tidy,
+                Retain,
+            ],
+            &[Append, Write, Flush, Dispatch, CloseAndOpen, AppendLarge, AppendLarge, Write, Flush, Flush],
+            &[AppendBatch, AppendBatch, AppendBatch, AppendBatch, Write, Flush, Flush, Dispatch, Tidy, Close],
+            &[AppendLarge, AppendLarge, Write, FailFlush],
+        ];
+        let modes = [Durability::Flushed, Durability::Written];
+        let all = sequences.into_iter().flat_map(|ops| modes.map(|durability| (ops, durability)));
+        all.map(|(ops, durability)| Self { ops: ops.to_vec(), durability }).collect()
+    }
+
     /// Runs on `disk` until the end or until the machine is gone; gives what was promised.
     pub fn run(&self, disk: &SimulatedDisk) -> Model {
         let mut model = Model::default();
@@ -83,7 +116,12 @@ impl Workload {
         for op in &self.ops {
             model.closed = false;
             running.apply(*op, &mut model);
-            if disk.is_gone() || running.store.is_none() {
+            let failure = |store: &Store| !disk.is_gone() && store.failure().is_some();
+            if running.store.as_ref().is_some_and(failure) {
+                let acknowledged = model.acknowledged();
+                model.failed.get_or_insert(acknowledged);
+            }
+            if disk.is_gone() || running.store.is_none() || model.broken.is_some() {
                 break;
             }
         }
@@ -119,8 +157,10 @@ impl Running<'_> {
             }
             Op::FailFlush => {
                 drop(store.step(Step::Flush));
-                for sync in self.disk.pending_syncs() {
-                    self.disk.fail(sync.ticket);
+                let acknowledged = model.acknowledged();
+                let failed = self.disk.pending_syncs().into_iter().filter(|sync| self.disk.fail(sync.ticket));
+                if failed.count() > 0 {
+                    model.failed.get_or_insert(acknowledged);
                 }
             }
             Op::Dispatch => drop(store.step(Step::Dispatch(100))),
@@ -135,6 +175,9 @@ impl Running<'_> {
                 (model.closed, model.turning) = (false, true);
                 self.store = Store::open(options(self.disk, self.workload)).ok();
                 model.turning = self.store.is_none();
+                if let Some(store) = &self.store {
+                    model.reopened(store);
+                }
             }
         }
     }
@@ -164,6 +207,11 @@ impl Running<'_> {
         store.fence(epoch);
         let refused = store.append(&message(QueueId(0), body(999, 31)));
         assert!(refused.is_err() || staticfire_planted(), "an append slipped past the fence");
+        if store.failure().is_some() {
+            let refused = store.truncate(store.marks().confirmed);
+            assert!(matches!(refused, Err(CutError::Failed(_))), "a failed store was cut: {refused:?}");
+            return drop(store.open_epoch());
+        }
         let Some(_) = store.final_end() else { return };
         let to = store.marks().confirmed;
         model.cutting = Some(to);
@@ -215,6 +263,10 @@ impl Running<'_> {
         model.turning = true;
         model.closed = store.clone().close().is_ok();
         model.turning = !model.closed;
+        if !model.closed && !self.disk.is_gone() {
+            let acknowledged = model.acknowledged();
+            model.failed.get_or_insert(acknowledged);
+        }
         if self.stopped.take().map(StoppedProducer::publish).is_some() && model.closed {
             // Too late, and whoever waits for what stands there and behind it knows it.
             model.cut(store.marks().written);

@@ -227,6 +227,15 @@ impl Content {
         }
     }
 
+    /// The sectors that the cache shows otherwise than the medium holds them.
+    pub(super) fn cached_sectors(&self) -> impl Iterator<Item = (u64, &[u8; SECTOR])> {
+        let same = Arc::ptr_eq(&self.cache, &self.durable);
+        let numbers = self.cache.keys().chain(self.durable.keys()).filter(move |_| !same);
+        let both =
+            numbers.map(|number| (*number, sector(&self.cache, *number), sector(&self.durable, *number)));
+        both.filter(|(_, cached, durable)| cached != durable).map(|(number, cached, _)| (number, cached))
+    }
+
     /// The sectors of the medium that are not zeros.
     pub(super) fn durable_sectors(&self) -> impl Iterator<Item = (u64, &[u8; SECTOR])> {
         self.durable.iter().map(|(number, bytes)| (*number, &**bytes))

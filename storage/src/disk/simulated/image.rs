@@ -300,7 +300,8 @@ impl Image {
         }
     }
 
-    /// A number that differs, as far as 64 bits can, when names, lengths or durable bytes differ.
+    /// A number that differs, as far as 64 bits can, when names, lengths or bytes differ, be they durable or
+    /// in the cache.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut sum = 0;
         let mut add = |value: u64| sum = mix(sum ^ value).wrapping_add(1);
@@ -310,6 +311,10 @@ impl Image {
             add(content.len);
             for (number, bytes) in content.durable_sectors() {
                 add(number);
+                add(crc32fast::hash(bytes).into());
+            }
+            for (number, bytes) in content.cached_sectors() {
+                add(!number);
                 add(crc32fast::hash(bytes).into());
             }
         }

@@ -75,7 +75,8 @@ impl SimulatedDisk {
         self.lock().trace
     }
 
-    /// A number that differs when the names, lengths or durable bytes of two disks differ.
+    /// A number that differs when the names, lengths or bytes of two disks differ, on the medium or in the
+    /// cache.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.lock().image.fingerprint()
