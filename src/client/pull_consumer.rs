@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ pub struct PullConsumer {
 struct Position {
     offset: i64,
     broker_id: i64,
-    pulling: Option<BoxFuture<'static, Result<Pulled, ClientError>>>,
+    /// In a mutex, which nobody has to lock, so that a consumer may be shared and its tasks spawned.
+    pulling: Option<Mutex<BoxFuture<'static, Result<Pulled, ClientError>>>>,
 }
 
 impl PullConsumer {
@@ -154,7 +155,8 @@ impl PullConsumer {
             let (client, group) = (Arc::clone(&self.client), self.group.clone());
             let queue = request.queue.clone();
             let pulling = async move { pull::pull(&client, group.as_str(), &request).await };
-            self.assigned.get_mut(&queue).expect("listed above").pulling = Some(Box::pin(pulling));
+            self.assigned.get_mut(&queue).expect("listed above").pulling =
+                Some(Mutex::new(Box::pin(pulling)));
         }
     }
 
@@ -163,6 +165,7 @@ impl PullConsumer {
         poll_fn(|cx| {
             for (queue, position) in &mut self.assigned {
                 let Some(pulling) = &mut position.pulling else { continue };
+                let pulling = pulling.get_mut().unwrap_or_else(PoisonError::into_inner);
                 if let Poll::Ready(pulled) = pulling.as_mut().poll(cx) {
                     position.pulling = None;
                     return Poll::Ready((queue.clone(), pulled));
@@ -276,5 +279,19 @@ impl fmt::Debug for PullConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let positions = self.assigned.iter().map(|(queue, position)| (queue, position.offset));
         f.debug_map().entries(positions).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that uses a consumer may be spawned, whichever of its methods it waits for.
+    #[test]
+    fn its_futures_may_go_to_another_thread() {
+        fn goes<T: Send>(_: fn(&'static PullConsumer) -> T) {}
+        fn is_shared<T: Sync>() {}
+        is_shared::<PullConsumer>();
+        goes(PullConsumer::commit);
     }
 }
