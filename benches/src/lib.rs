@@ -11,7 +11,9 @@
 //! | `Queue::read` | walking the mapped log and checking every record's CRC |
 //! | `Store::append` and the like | other people's logs, in the package `benches/peers` |
 //! | a broker over TCP | [`floor`]: one thread that knows one request |
+//! | a group of brokers | one broker, beside as many plain logs on the same device ([`beside`]) |
 
+pub mod beside;
 pub mod floor;
 pub mod frames;
 pub mod group_log;
@@ -19,4 +21,6 @@ pub mod load;
 pub mod measure;
 pub mod placement;
 pub mod pull;
+#[path = "../../tests/processes/relay.rs"]
+pub mod relay;
 pub mod server;

@@ -65,6 +65,14 @@ impl Generator {
     /// # Errors
     /// A connection broke, or an answer was no success.
     pub fn closed_loop(&mut self, count: u64) -> io::Result<f64> {
+        self.closed_loop_beside(count, |_| {})
+    }
+
+    /// As [`Generator::closed_loop`]; `each` hears how many answers came at a time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn closed_loop_beside(&mut self, count: u64, mut each: impl FnMut(u64)) -> io::Result<f64> {
         let start = Instant::now();
         let (mut sent, mut answered) = (0, 0);
         for peer in &mut self.peers {
@@ -76,6 +84,7 @@ impl Generator {
                 let mut more = 0;
                 peer.receive(|_| more += 1)?;
                 answered += more;
+                each(more);
                 sent += peer.send(sent, more.min(count - sent))?;
             }
         }
@@ -87,11 +96,20 @@ impl Generator {
     /// # Errors
     /// As [`Generator::closed_loop`].
     pub fn one_by_one(&mut self, count: u64) -> io::Result<Vec<Duration>> {
+        self.one_by_one_beside(count, || {})
+    }
+
+    /// As [`Generator::one_by_one`]; `each` is called with each send.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn one_by_one_beside(&mut self, count: u64, mut each: impl FnMut()) -> io::Result<Vec<Duration>> {
         let peer = &mut self.peers[0];
         let mut taken = Vec::new();
         for number in 0..count {
             let start = Instant::now();
             peer.send(number, 1)?;
+            each();
             let mut answers = 0;
             while answers == 0 {
                 peer.receive(|_| answers += 1)?;

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use staticfire::broker::{Broker, BrokerOptions};
+use staticfire::broker::{Broker, BrokerOptions, GroupOptions};
+use staticfire::replication::{Failover, NodeId};
 use staticfire_storage::{Durability, StoreOptions};
 use staticfire_transport::tcp::{Tcp, TcpOptions};
 use staticfire_transport::{Runtime, Transport};
@@ -31,6 +32,20 @@ pub enum Kind {
     Broker,
 }
 
+/// A broker of a group: what `staticfire broker` says with `--node`, `--peer`, `--role` or `--failover`,
+/// and `--mode`.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number.
+    pub number: u32,
+    /// All nodes, and where this one finds them; itself where it listens.
+    pub peers: Vec<(u32, SocketAddr)>,
+    /// `master`, `slave`, or `raft` for a group that elects.
+    pub role: &'static str,
+    /// What OK means.
+    pub mode: &'static str,
+}
+
 /// A server in a process of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
@@ -46,12 +61,29 @@ impl Server {
     /// When it does not come up.
     #[must_use]
     pub fn start(kind: Kind, flushed: bool, directory: &Path) -> Self {
-        let program = std::env::current_exe().expect("a program has a path");
         let kind = if kind == Kind::Floor { "floor" } else { "broker" };
         let mode = if flushed { "flushed" } else { "written" };
+        Self::spawn(&[kind, mode], directory)
+    }
+
+    /// As [`Server::start`], for a broker of a group.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_member(member: &Member, directory: &Path) -> Self {
+        let peers = member.peers.iter().map(|(number, at)| format!("{number}={at}")).collect::<Vec<_>>();
+        let number = member.number.to_string();
+        Self::spawn(&[member.role, member.mode, &number, &peers.join(",")], directory)
+    }
+
+    fn spawn(kind: &[&str], directory: &Path) -> Self {
+        std::fs::create_dir_all(directory).expect("a directory for the log");
+        let program = std::env::current_exe().expect("a program has a path");
         let mut child = Command::new(program)
-            .args([SERVE, kind, mode])
+            .arg(SERVE)
             .arg(directory)
+            .args(kind)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,7 +91,7 @@ impl Server {
         let mut line = String::new();
         let output = child.stdout.take().expect("standard output is piped");
         BufReader::new(output).read_line(&mut line).expect("the server says where it listens");
-        let address = line.trim().parse().unwrap_or_else(|error| panic!("{kind} said {line:?}: {error}"));
+        let address = line.trim().parse().unwrap_or_else(|error| panic!("{kind:?} said {line:?}: {error}"));
         Self { child, address }
     }
 
@@ -125,18 +157,40 @@ impl Drop for Server {
 /// Serves, if this process was started for that; then it does not return.
 pub fn serve_if_asked() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [serve, kind, mode, directory] = arguments.as_slice() else { return };
+    let [serve, directory, kind, mode, group @ ..] = arguments.as_slice() else { return };
     if serve != SERVE {
         return;
     }
     let (directory, flushed) = (Path::new(directory), mode == "flushed");
-    let served =
-        if kind == "floor" { serve_floor(directory, flushed) } else { serve_broker(directory, flushed) };
+    let served = match kind.as_str() {
+        "floor" => serve_floor(directory, flushed),
+        "broker" => serve_broker(directory, flushed, None),
+        role => member(role, mode, group).and_then(|member| serve_broker(directory, flushed, Some(member))),
+    };
     if let Err(error) = served {
         eprintln!("{kind}: {error}");
         std::process::exit(1);
     }
     std::process::exit(0);
+}
+
+/// What [`Server::start_member`] said.
+fn member(role: &str, mode: &str, group: &[String]) -> io::Result<GroupOptions> {
+    let [number, peers] = group else { return Err(io::Error::other("a member has a number and peers")) };
+    let node = |text: &str| text.parse().map(NodeId).map_err(io::Error::other);
+    let failover = match role {
+        "master" => Failover::Master { generation: 1 },
+        "slave" => Failover::Slave,
+        _ => Failover::Raft,
+    };
+    let peer = |text: &str| {
+        let (number, at) = text.split_once('=').ok_or_else(|| io::Error::other("number=address"))?;
+        Ok((node(number)?, at.parse().map_err(io::Error::other)?))
+    };
+    let peers = peers.split(',').map(peer).collect::<io::Result<_>>()?;
+    let mut options = GroupOptions::new(node(number)?, peers, failover);
+    options.mode = mode.parse().map_err(|error| io::Error::other(format!("{error}")))?;
+    Ok(options)
 }
 
 fn serve_floor(directory: &Path, flushed: bool) -> io::Result<()> {
@@ -149,12 +203,12 @@ fn serve_floor(directory: &Path, flushed: bool) -> io::Result<()> {
     floor.serve()
 }
 
-fn serve_broker(directory: &Path, flushed: bool) -> io::Result<()> {
+fn serve_broker(directory: &Path, flushed: bool, replication: Option<GroupOptions>) -> io::Result<()> {
     let tcp = Tcp::start(TcpOptions::default())?;
     let mut store = StoreOptions::at(directory);
     store.durability = if flushed { Durability::Flushed } else { Durability::Written };
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = BrokerOptions { listen, ..BrokerOptions::default() };
+    let options = BrokerOptions { listen, replication, ..BrokerOptions::default() };
     let transport: Arc<dyn Transport> = Arc::new(tcp.clone());
     let runtime: Arc<dyn Runtime> = Arc::new(tcp.clone());
     let started = tcp.block_on(Broker::start(transport, runtime, options, store));
