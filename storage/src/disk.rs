@@ -22,7 +22,7 @@ pub mod simulated;
 pub use real::RealDirectory;
 pub use simulated::{
     CrashImages, DiskFaults, DiskOperation, FaultEffect, FaultRule, OperationRecord, PendingSync, Reread,
-    SimulatedDisk, SyncSiteCount, SyncTicket, is_machine_gone,
+    Rot, SimulatedDisk, SyncSiteCount, SyncTicket, is_machine_gone,
 };
 
 /// Called once with the result of a started sync, on whatever thread or step runs completions.

@@ -48,14 +48,9 @@ fn whatever_the_crash_leaves_the_promises_hold() {
 #[test]
 fn whatever_sync_fails_the_promises_hold() {
     let mut seen = Seen::default();
-    for (seed, reread) in [(1, Reread::New), (2, Reread::Old)] {
-        let effort = Effort {
-            images: 8,
-            nested_one_in: 2,
-            seed,
-            faults: DiskFaults::calm().with_reread(reread),
-            ..Effort::default()
-        };
+    for (seed, reread, sector_bytes) in [(1, Reread::New, 512), (2, Reread::Old, 4096)] {
+        let faults = DiskFaults::calm().with_reread(reread);
+        let effort = Effort { images: 8, nested_one_in: 2, seed, faults, sector_bytes, ..Effort::default() };
         for workload in Workload::reaching_every_sync() {
             if let Err(violation) = explore_failing_syncs(&workload, &effort, &mut seen) {
                 panic!("{violation}\n  {effort:?}");
@@ -64,4 +59,19 @@ fn whatever_sync_fails_the_promises_hold() {
     }
     println!("{} recoveries of {} distinct states", seen.recoveries, seen.states.len());
     assert!(seen.states.len() >= 200, "only {} distinct states", seen.states.len());
+}
+
+/// proves: I1, I2, I3, I4, I5, I17, F2, F4: on disks whose sectors have 4096 bytes too
+#[test]
+fn whatever_the_sectors_are_the_promises_hold() {
+    let faults = DiskFaults::default();
+    let effort =
+        Effort { images: 16, nested_one_in: 4, seed: 3, faults, sector_bytes: 4096, ..Effort::default() };
+    let mut seen = Seen::default();
+    for workload in Workload::reaching_every_sync() {
+        if let Err(violation) = explore(&workload, &effort, &mut seen) {
+            panic!("{violation}\n  {effort:?}");
+        }
+    }
+    println!("{} recoveries of {} distinct states", seen.recoveries, seen.states.len());
 }

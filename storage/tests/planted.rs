@@ -49,7 +49,14 @@ fn workloads() -> Vec<Workload> {
 }
 
 fn hunt(seed: u64, faults: &DiskFaults) -> Option<&'static str> {
-    let effort = Effort { images: 12, nested_one_in: 64, appends: 4, faults: faults.clone(), seed };
+    let effort = Effort {
+        images: 12,
+        nested_one_in: 64,
+        appends: 4,
+        faults: faults.clone(),
+        seed,
+        ..Effort::default()
+    };
     match std::panic::catch_unwind(damage_below_the_durable_mark) {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Some("I7"),

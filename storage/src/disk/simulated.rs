@@ -18,11 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use crash::CrashImages;
 pub use faults::{DiskFaults, DiskOperation, FaultEffect, FaultRule, Reread};
-pub use inspect::{SyncSiteCount, is_machine_gone};
+pub use inspect::{Rot, SyncSiteCount, is_machine_gone};
 pub use state::OperationRecord;
 pub use syncs::{PendingSync, SyncTicket};
 
 use super::Directory;
+use content::{SECTOR, SECTOR_MAX};
 use state::State;
 
 /// A disk in memory that does to its user what real disks do, decided by a seed.
@@ -75,6 +76,24 @@ impl SimulatedDisk {
     #[must_use]
     pub fn with_faults(self, faults: DiskFaults) -> Self {
         self.set_faults(faults);
+        self
+    }
+
+    /// Makes the sectors, which a power cut keeps or loses, `bytes` long: 512, as they are without this,
+    /// to 4096.
+    ///
+    /// # Panics
+    /// When the disk is not empty, or for another length, or one that is no power of two.
+    #[must_use]
+    pub fn with_sector_bytes(self, bytes: usize) -> Self {
+        assert!(
+            bytes.is_power_of_two() && (SECTOR..=SECTOR_MAX).contains(&bytes),
+            "sectors of {bytes} bytes"
+        );
+        let mut state = self.lock();
+        assert!(state.image.files().next().is_none(), "a disk with files keeps its sectors");
+        state.image.sector_bytes = bytes;
+        drop(state);
         self
     }
 

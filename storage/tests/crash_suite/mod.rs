@@ -37,12 +37,28 @@ pub struct Effort {
     pub appends: u64,
     /// What the disk does besides losing power.
     pub faults: DiskFaults,
+    /// Bytes of its sectors.
+    pub sector_bytes: usize,
     pub seed: u64,
+}
+
+impl Effort {
+    /// An empty disk that does `faults` to its user.
+    fn disk(&self, faults: DiskFaults) -> SimulatedDisk {
+        SimulatedDisk::new(self.seed).with_sector_bytes(self.sector_bytes).with_faults(faults)
+    }
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { images: 6, nested_one_in: 16, appends: 2, faults: DiskFaults::calm(), seed: 1 }
+        Self {
+            images: 6,
+            nested_one_in: 16,
+            appends: 2,
+            faults: DiskFaults::calm(),
+            sector_bytes: 512,
+            seed: 1,
+        }
     }
 }
 
@@ -97,13 +113,13 @@ pub fn options(disk: &SimulatedDisk, workload: &Workload) -> StoreOptions {
 
 /// Crashes `workload` at every step and checks what is found.
 pub fn explore(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<(), Violation> {
-    let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+    let disk = effort.disk(effort.faults.clone());
     let whole = workload.run(&disk);
     seen.sync_sites.extend(disk.sync_sites().into_iter().map(|site| site.site));
     let steps = disk.steps();
     recover(&disk, &whole, workload, effort, seen).map_err(|violation| violation.at(workload, steps))?;
     for step in 0..steps {
-        let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+        let disk = effort.disk(effort.faults.clone());
         disk.crash_at_step(step);
         let model = workload.run(&disk);
         recover(&disk, &model, workload, effort, seen).map_err(|violation| violation.at(workload, step))?;
@@ -117,12 +133,12 @@ pub fn explore(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<
 /// Syncs of directories are left out: file systems stop when they cannot write their journal, and
 /// names that a sync could not make durable cannot be made so by another.
 pub fn explore_failing_syncs(workload: &Workload, effort: &Effort, seen: &mut Seen) -> Result<(), Violation> {
-    let disk = SimulatedDisk::new(effort.seed).with_faults(effort.faults.clone());
+    let disk = effort.disk(effort.faults.clone());
     workload.run(&disk);
     let syncs = disk.sync_sites().iter().map(|site| site.files).sum();
     for nth in 1..=syncs {
         let faults = effort.faults.clone().on_nth(DiskOperation::SyncFile, nth, FaultEffect::Io);
-        let disk = SimulatedDisk::new(effort.seed).with_faults(faults);
+        let disk = effort.disk(faults);
         let model = workload.run(&disk);
         let failed = |violation: Violation| violation.at(workload, disk.steps());
         recover(&disk, &model, workload, effort, seen).map_err(failed)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::SimulatedDisk;
-use super::content::{Content, SECTOR};
+use super::content::Content;
 use super::faults::{DiskOperation, FaultEffect, io_error};
 use super::image::Inode;
 use super::inspect::MachineGone;
@@ -67,7 +67,7 @@ impl Directory for SimulatedDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             state.check_space()?;
-            let mut content = Content::zeros(len, state.image.next_written());
+            let mut content = Content::zeros(state.image.sector_bytes, len, state.image.next_written());
             content.modified_ms = state.wall_ms;
             let inode = state.image.add_file(content);
             state.image.change(&[(parent, name, Some(inode))]);
@@ -183,7 +183,7 @@ impl Directory for SimulatedDisk {
             let (parent, name, there) = state.image.find_entry(parts)?;
             let inode = there.unwrap_or_else(|| {
                 let written = state.image.next_written();
-                let mut content = Content::zeros(4, written);
+                let mut content = Content::zeros(state.image.sector_bytes, 4, written);
                 content.write(0, b"lock", written, false);
                 let inode = state.image.add_file(content);
                 state.image.change(&[(parent, name, Some(inode))]);
@@ -294,12 +294,14 @@ impl SimulatedFile {
         self.check_not_held(state, at, parts)?;
         let fitting = state.fitting(self.inode, &(at..at + len as u64)) as usize;
         let (taken, lost, error) = match verdict {
-            Verdict::Proceed | Verdict::Struck(FaultEffect::Never | FaultEffect::Late(_)) => {
+            Verdict::Proceed
+            | Verdict::Struck(FaultEffect::Never | FaultEffect::Late(_) | FaultEffect::NotMapped) => {
                 (state.shorten(fitting), false, None)
             }
             Verdict::Struck(FaultEffect::Ignored) => (fitting, true, None),
             Verdict::Struck(FaultEffect::Misdirected) => {
-                self.apply(state, self.beside(at, len), parts, len, false);
+                let sector = state.image.sector_bytes as u64;
+                self.apply(state, self.beside(sector, at, len), parts, len, false);
                 return Ok(len);
             }
             Verdict::Struck(FaultEffect::StorageFull) => (0, false, Some(io::ErrorKind::StorageFull.into())),
@@ -316,9 +318,9 @@ impl SimulatedFile {
     }
 
     /// Where a misdirected write goes.
-    fn beside(&self, at: u64, len: usize) -> u64 {
-        let behind = at + SECTOR as u64;
-        if behind + len as u64 <= self.len { behind } else { at.saturating_sub(SECTOR as u64) }
+    fn beside(&self, sector: u64, at: u64, len: usize) -> u64 {
+        let behind = at + sector;
+        if behind + len as u64 <= self.len { behind } else { at.saturating_sub(sector) }
     }
 
     fn apply(&self, state: &mut State, mut at: u64, parts: &[io::IoSlice<'_>], mut left: usize, lost: bool) {
@@ -352,11 +354,21 @@ impl SimulatedFile {
         Ok(())
     }
 
-    fn begin_read<'a>(&self, state: &'a mut State, range: Range<u64>) -> io::Result<&'a Content> {
+    fn begin_read<'a>(
+        &self,
+        state: &'a mut State,
+        range: Range<u64>,
+        mapped: bool,
+    ) -> io::Result<&'a Content> {
         check_readable(range.start, range.end.saturating_sub(range.start), self.len)?;
         let len = range.end.saturating_sub(range.start);
-        if let Verdict::Struck(FaultEffect::Io) = state.begin(DiskOperation::Read, &self.path, range, "")? {
-            return Err(io_error());
+        match state.begin(DiskOperation::Read, &self.path, range, "")? {
+            Verdict::Struck(FaultEffect::Io) => return Err(io_error()),
+            Verdict::Struck(FaultEffect::NotMapped) if mapped => {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            Verdict::Struck(FaultEffect::Late(us)) => state.now_us = state.now_us.saturating_add(us),
+            _ => {}
         }
         state.bytes_read += len;
         state.image.content(self.inode).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -384,7 +396,7 @@ impl SegmentFile for SimulatedFile {
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let mut state = self.disk.lock();
-        let content = self.begin_read(&mut state, range.clone())?;
+        let content = self.begin_read(&mut state, range.clone(), true)?;
         if range.is_empty() {
             return Ok(Bytes::new());
         }
@@ -401,7 +413,7 @@ impl SegmentFile for SimulatedFile {
     fn read_into(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.disk.lock();
         let end = at.saturating_add(buffer.len() as u64);
-        self.begin_read(&mut state, at..end)?.read(at, buffer);
+        self.begin_read(&mut state, at..end, false)?.read(at, buffer);
         Ok(())
     }
 
@@ -426,9 +438,12 @@ impl SegmentFile for SimulatedFile {
     fn zero(&self, range: Range<u64>) -> io::Result<()> {
         let len = range.end.saturating_sub(range.start);
         check_writable(range.start, len, self.len)?;
-        let written = self.disk.lock().image.content(self.inode).map_or(0, |content| content.written_end());
+        let state = self.disk.lock();
+        let written = state.image.content(self.inode).map_or(0, Content::written_end);
+        let sector = state.image.sector_bytes as u64;
+        drop(state);
         // What was never written is zeros already.
-        let end = (range.start + len).min(written.next_multiple_of(SECTOR as u64));
+        let end = (range.start + len).min(written.next_multiple_of(sector));
         if range.start < end { self.write_zeros(range.start..end) } else { Ok(()) }
     }
 

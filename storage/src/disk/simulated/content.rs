@@ -17,17 +17,21 @@ use std::sync::Arc;
 use super::blocks::BlockSet;
 use super::faults::Reread;
 
-/// Bytes that a disk writes as one, though a power cut may tear even them.
+/// Bytes that a disk writes as one, though a power cut may tear even them, unless it says otherwise.
 pub(super) const SECTOR: usize = 512;
+/// The largest sector.
+pub(super) const SECTOR_MAX: usize = 4096;
 /// Bytes that never tear.
 pub(super) const WORD: usize = 8;
 
-pub(super) type Sector = Arc<[u8; SECTOR]>;
+pub(super) type Sector = Arc<[u8]>;
 
-static ZEROS: [u8; SECTOR] = [0; SECTOR];
+static ZEROS: [u8; SECTOR_MAX] = [0; SECTOR_MAX];
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
+    /// Bytes of a sector.
+    sector: usize,
     pub(super) len: u64,
     /// Length on the medium, and when the length in the cache was set, if they differ.
     durable_len: u64,
@@ -61,24 +65,25 @@ pub(super) enum Kept {
 }
 
 impl Content {
-    /// A file of `len` zeros, whose length was set by write number `written`.
-    pub(super) fn zeros(len: u64, written: u64) -> Self {
-        Self { len, len_pending: (len > 0).then_some(written), ..Self::default() }
+    /// A file of `len` zeros in sectors of `sector` bytes, whose length was set by write number `written`.
+    pub(super) fn zeros(sector: usize, len: u64, written: u64) -> Self {
+        Self { sector, len, len_pending: (len > 0).then_some(written), ..Self::default() }
     }
 
     /// A file that the medium holds as it is.
-    pub(super) fn durable(bytes: &[u8]) -> Self {
+    pub(super) fn durable(sector: usize, bytes: &[u8]) -> Self {
         let mut sectors = BTreeMap::new();
-        for (number, chunk) in (0u64..).zip(bytes.chunks(SECTOR)) {
-            let mut sector = ZEROS;
-            sector[..chunk.len()].copy_from_slice(chunk);
-            store(&mut sectors, number, Arc::new(sector));
+        for (number, chunk) in (0u64..).zip(bytes.chunks(sector)) {
+            let mut whole = vec![0; sector];
+            whole[..chunk.len()].copy_from_slice(chunk);
+            store(&mut sectors, number, whole.into());
         }
         let len = bytes.len() as u64;
         let sectors = Arc::new(sectors);
         let mut blocks = BlockSet::default();
         blocks.insert(0..len);
         Self {
+            sector,
             len,
             durable_len: len,
             cache: Arc::clone(&sectors),
@@ -93,8 +98,9 @@ impl Content {
         let mut done = 0;
         while done < bytes.len() {
             let position = at + done as u64;
-            let (number, offset) = (position / SECTOR as u64, (position % SECTOR as u64) as usize);
-            let count = (SECTOR - offset).min(bytes.len() - done);
+            let sector = self.sector as u64;
+            let (number, offset) = (position / sector, (position % sector) as usize);
+            let count = (self.sector - offset).min(bytes.len() - done);
             self.write_sector(number, offset, &bytes[done..done + count], written, lost);
             done += count;
         }
@@ -102,15 +108,14 @@ impl Content {
     }
 
     fn write_sector(&mut self, number: u64, offset: usize, bytes: &[u8], written: u64, lost: bool) {
-        let old = sector(&self.cache, number);
+        let old = self.sector(&self.cache, number);
         let newest = self.pending.get(&number).and_then(|versions| versions.last());
-        let newest = newest.map_or_else(|| sector(&self.durable, number), |version| &version.bytes);
+        let newest = newest.map_or_else(|| self.sector(&self.durable, number), |version| &version.bytes);
         if old[offset..offset + bytes.len()] == *bytes && old == newest {
             return; // It would be the same version twice.
         }
-        let mut new = *old;
-        new[offset..offset + bytes.len()].copy_from_slice(bytes);
-        let new = Arc::new(new);
+        let mut new: Sector = old.into();
+        Arc::make_mut(&mut new)[offset..offset + bytes.len()].copy_from_slice(bytes);
         store(Arc::make_mut(&mut self.cache), number, Arc::clone(&new));
         if !lost {
             self.pending.entry(number).or_default().push(Version { written, bytes: new });
@@ -126,10 +131,11 @@ impl Content {
     /// As [`Self::read`], into a buffer that holds zeros. Costs what was written, not its length.
     pub(super) fn copy_written(&self, at: u64, out: &mut [u8]) {
         let end = at + out.len() as u64;
-        let sectors = at / SECTOR as u64..end.div_ceil(SECTOR as u64);
+        let sector = self.sector as u64;
+        let sectors = at / sector..end.div_ceil(sector);
         for (number, bytes) in self.cache.range(sectors) {
-            let start = number * SECTOR as u64;
-            let (from, to) = (start.max(at), (start + SECTOR as u64).min(end));
+            let start = number * sector;
+            let (from, to) = (start.max(at), (start + sector).min(end));
             out[(from - at) as usize..(to - at) as usize]
                 .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
         }
@@ -140,7 +146,7 @@ impl Content {
         let last = |sectors: &BTreeMap<u64, Sector>| sectors.keys().next_back().copied();
         let pending = self.pending.keys().next_back().copied();
         let last = last(&self.cache).max(last(&self.durable)).max(pending);
-        last.map_or(0, |last| (last + 1) * SECTOR as u64).min(self.len)
+        last.map_or(0, |last| (last + 1) * self.sector as u64).min(self.len)
     }
 
     /// Makes durable what was written up to number `upto`.
@@ -160,11 +166,11 @@ impl Content {
 
     /// Marks clean what was written up to number `upto`, without writing it.
     pub(super) fn fail_sync(&mut self, upto: u64, reread: Reread) {
-        let (cache, durable) = (&mut self.cache, &self.durable);
+        let (cache, durable, len) = (&mut self.cache, &self.durable, self.sector);
         self.pending.retain(|number, versions| {
             versions.retain(|version| version.written > upto);
             if versions.is_empty() && reread == Reread::Old {
-                store(Arc::make_mut(cache), *number, Arc::new(*sector(durable, *number)));
+                store(Arc::make_mut(cache), *number, sector(durable, *number, len).into());
             }
             !versions.is_empty()
         });
@@ -197,58 +203,69 @@ impl Content {
             self.durable_len = self.len;
         }
         for (number, versions) in std::mem::take(&mut self.pending) {
-            let old = Arc::new(*sector(&self.durable, number));
+            let old: Sector = self.sector(&self.durable, number).into();
             let version = |which: usize| if which == 0 { &old } else { &versions[which - 1].bytes };
             let kept = match keep(number) {
                 Kept::Version(which) => Arc::clone(version(which)),
                 Kept::Torn { first, words, second } => {
-                    let mut bytes = **version(second);
-                    bytes[..words * WORD].copy_from_slice(&version(first)[..words * WORD]);
-                    Arc::new(bytes)
+                    let mut bytes = Arc::clone(version(second));
+                    let torn = Arc::make_mut(&mut bytes);
+                    torn[..words * WORD].copy_from_slice(&version(first)[..words * WORD]);
+                    bytes
                 }
             };
             store(Arc::make_mut(&mut self.durable), number, kept);
         }
         if self.durable_len < self.len {
             self.len = self.durable_len;
-            let end = self.len.div_ceil(SECTOR as u64);
+            let end = self.len.div_ceil(self.sector as u64);
             Arc::make_mut(&mut self.durable).split_off(&end);
         }
         self.cache = Arc::clone(&self.durable);
     }
 
-    /// Changes one bit of the medium and the cache alike.
-    pub(super) fn flip_bit(&mut self, bit: u64) {
-        let (number, bit) = (bit / (8 * SECTOR as u64), (bit % (8 * SECTOR as u64)) as usize);
+    /// Changes what stands in one sector, of the medium and the cache alike. Behind the end of the file
+    /// nothing changes.
+    pub(super) fn alter(&mut self, number: u64, change: impl Fn(&mut [u8])) {
+        let within = (self.len - number * self.sector as u64).min(self.sector as u64) as usize;
         for sectors in [&mut self.cache, &mut self.durable] {
-            let mut bytes = *sector(sectors, number);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            store(Arc::make_mut(sectors), number, Arc::new(bytes));
+            let mut bytes: Sector = sector(sectors, number, self.sector).into();
+            change(&mut Arc::make_mut(&mut bytes)[..within]);
+            store(Arc::make_mut(sectors), number, bytes);
         }
     }
 
     /// The sectors that the cache shows otherwise than the medium holds them.
-    pub(super) fn cached_sectors(&self) -> impl Iterator<Item = (u64, &[u8; SECTOR])> {
+    pub(super) fn cached_sectors(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let same = Arc::ptr_eq(&self.cache, &self.durable);
         let numbers = self.cache.keys().chain(self.durable.keys()).filter(move |_| !same);
-        let both =
-            numbers.map(|number| (*number, sector(&self.cache, *number), sector(&self.durable, *number)));
+        let both = numbers
+            .map(|number| (*number, self.sector(&self.cache, *number), self.sector(&self.durable, *number)));
         both.filter(|(_, cached, durable)| cached != durable).map(|(number, cached, _)| (number, cached))
     }
 
     /// The sectors of the medium that are not zeros.
-    pub(super) fn durable_sectors(&self) -> impl Iterator<Item = (u64, &[u8; SECTOR])> {
+    pub(super) fn durable_sectors(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.durable.iter().map(|(number, bytes)| (*number, &**bytes))
+    }
+
+    /// The sectors of the medium that hold anything and are not about to be written.
+    pub(super) fn resting_sectors(&self) -> impl Iterator<Item = u64> {
+        self.durable.keys().copied().filter(|number| !self.pending.contains_key(number))
+    }
+
+    fn sector<'a>(&self, sectors: &'a BTreeMap<u64, Sector>, number: u64) -> &'a [u8] {
+        sector(sectors, number, self.sector)
     }
 }
 
-fn sector(sectors: &BTreeMap<u64, Sector>, number: u64) -> &[u8; SECTOR] {
-    sectors.get(&number).map_or(&ZEROS, |bytes| &**bytes)
+fn sector(sectors: &BTreeMap<u64, Sector>, number: u64, len: usize) -> &[u8] {
+    sectors.get(&number).map_or(&ZEROS[..len], |bytes| &**bytes)
 }
 
 /// Zeros are not stored, so that a sparse file stays small and equal contents are equal maps.
 fn store(sectors: &mut BTreeMap<u64, Sector>, number: u64, bytes: Sector) {
-    if *bytes == ZEROS {
+    if *bytes == ZEROS[..bytes.len()] {
         sectors.remove(&number);
     } else {
         sectors.insert(number, bytes);

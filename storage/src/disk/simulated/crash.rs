@@ -1,7 +1,7 @@
 //! The ends of a simulated machine: power loss, in one way or in every way, and a killed process.
 
 use super::SimulatedDisk;
-use super::content::{Kept, SECTOR, WORD};
+use super::content::{Kept, WORD};
 use super::image::{Image, Question};
 use super::random::{Random, mix};
 use super::state::State;
@@ -142,7 +142,7 @@ impl ExactSizeIterator for CrashImages {}
 /// "almost everything" and "almost nothing" come up among many sectors too.
 fn cut(image: &mut Image, random: &mut Random) {
     let kept_of_8 = random.below(9);
-    let mut answers = Vec::new();
+    let (mut answers, sector_bytes) = (Vec::new(), image.sector_bytes);
     for (question, versions) in image.questions() {
         let keep = random.below(8) < kept_of_8;
         let newest = versions - 1;
@@ -150,7 +150,7 @@ fn cut(image: &mut Image, random: &mut Random) {
         answers.push(match (torn, keep) {
             (true, _) => Kept::Torn {
                 first: random.index(versions),
-                words: 1 + random.index(SECTOR / WORD - 1),
+                words: 1 + random.index(sector_bytes / WORD - 1),
                 second: random.index(versions),
             },
             (false, false) => Kept::Version(0),

@@ -80,8 +80,11 @@ pub enum FaultEffect {
     Misdirected,
     /// A started sync never completes.
     Never,
-    /// A started sync takes this many microseconds more.
+    /// A started sync, or a read, takes this many microseconds more.
     Late(u64),
+    /// A read that hands out a slice finds no room to map the file (`OutOfMemory`); one into a buffer
+    /// does not mind.
+    NotMapped,
 }
 
 /// What a disk is asked to do.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use super::content::{Content, Kept};
+use super::content::{Content, Kept, SECTOR};
 use super::faults::Reread;
 use super::random::mix;
 
@@ -26,6 +26,8 @@ pub(super) struct Image {
     next_inode: Inode,
     /// Counts writes and changes: what a sync covers is what has a number up to the count at its start.
     pub(super) written: u64,
+    /// Bytes of a sector, of every file.
+    pub(super) sector_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +59,13 @@ impl Image {
     /// An empty root.
     pub(super) fn empty() -> Self {
         let root = Arc::new(Node::Directory(Names::default()));
-        Self { nodes: BTreeMap::from([(ROOT, root)]), changes: Vec::new(), next_inode: ROOT + 1, written: 0 }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root)]),
+            changes: Vec::new(),
+            next_inode: ROOT + 1,
+            written: 0,
+            sector_bytes: SECTOR,
+        }
     }
 
     /// The inode at the end of `path`.

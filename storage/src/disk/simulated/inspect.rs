@@ -44,6 +44,30 @@ pub struct SyncSiteCount {
     pub directories: u64,
 }
 
+/// How a byte, or the sector around it, goes bad (fault F14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rot {
+    /// This bit of the byte (0 to 7, the lowest is 0) is flipped.
+    Bit(u8),
+    /// The byte and up to three behind it in the sector are inverted.
+    Burst,
+    /// The sector reads as zeros.
+    Zeros,
+    /// The sector reads as ones.
+    Ones,
+}
+
+impl Rot {
+    fn spoil(self, sector: &mut [u8], at: usize) {
+        match self {
+            Self::Bit(bit) => sector[at] ^= 1 << (bit % 8),
+            Self::Burst => sector[at..].iter_mut().take(4).for_each(|byte| *byte = !*byte),
+            Self::Zeros => sector.fill(0),
+            Self::Ones => sector.fill(0xff),
+        }
+    }
+}
+
 impl SimulatedDisk {
     /// Changes so far, which numbers the points at which [`Self::crash_at_step`] can strike.
     #[must_use]
@@ -61,6 +85,13 @@ impl SimulatedDisk {
     #[must_use]
     pub fn sync_sites(&self) -> Vec<SyncSiteCount> {
         self.lock().sites.values().cloned().collect()
+    }
+
+    /// The virtual time of the disk in microseconds: what it was told, or later, while slow reads keep it
+    /// busy.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        self.lock().now_us
     }
 
     /// Bytes read so far.
@@ -118,7 +149,7 @@ impl SimulatedDisk {
             }
         }
         let (parent, name, _) = image.find_entry(&parts)?;
-        let inode = image.add_file(Content::durable(bytes));
+        let inode = image.add_file(Content::durable(image.sector_bytes, bytes));
         image.change(&[(parent, name, Some(inode))]);
         image.sync_directory(parent, u64::MAX - 1);
         Ok(())
@@ -139,14 +170,46 @@ impl SimulatedDisk {
     /// # Errors
     /// `NotFound`, or `UnexpectedEof` for a bit past the end.
     pub fn flip_bit(&self, path: &str, bit: u64) -> io::Result<()> {
+        self.rot(path, bit / 8, Rot::Bit((bit % 8) as u8))
+    }
+
+    /// Lets the byte at `at` of a file rot on the medium, or the whole sector around it. Who has the file open
+    /// reads it so from now on; a power cut changes nothing about it.
+    ///
+    /// # Errors
+    /// `NotFound`, or `UnexpectedEof` for a byte past the end.
+    pub fn rot(&self, path: &str, at: u64, rot: Rot) -> io::Result<()> {
         let mut state = self.lock();
-        let inode = state.image.find(&components(path)?)?;
+        let (inode, sector) = (state.image.find(&components(path)?)?, state.image.sector_bytes as u64);
         let content = state.image.content_mut(inode).ok_or(io::ErrorKind::NotFound)?;
-        if bit / 8 >= content.len {
+        if at >= content.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        content.flip_bit(bit);
+        content.alter(at / sector, |bytes| rot.spoil(bytes, (at % sector) as usize));
         Ok(())
+    }
+
+    /// Lets something rot that rests on the medium in a file whose path begins with `prefix`: of all sectors
+    /// that hold anything and are not about to be written, `choice` picks one, and a byte in it. Says
+    /// which byte of which file it was; `None` where there is no such sector.
+    #[must_use]
+    pub fn rot_somewhere(&self, prefix: &str, choice: u64, rot: Rot) -> Option<(String, u64)> {
+        let state = self.lock();
+        let sector = state.image.sector_bytes as u64;
+        let files = state.image.paths().into_iter().filter(|(path, _)| path.starts_with(prefix));
+        let places = files.flat_map(|(path, inode)| {
+            let content = state.image.content(inode).into_iter();
+            let places =
+                content.flat_map(|content| content.resting_sectors().map(|n| (n * sector, content.len)));
+            places.map(move |(start, len)| (path.clone(), start, sector.min(len - start))).collect::<Vec<_>>()
+        });
+        let mut places: Vec<_> = places.collect();
+        drop(state);
+        let chosen = (choice % places.len().max(1) as u64) as usize;
+        let (path, start, len) = (chosen < places.len()).then(|| places.swap_remove(chosen))?;
+        let at = start + super::random::mix(choice) % len;
+        self.rot(&path, at, rot).ok()?;
+        Some((path, at))
     }
 
     /// True when a power cut now would change nothing: all bytes and names are durable.

@@ -36,7 +36,44 @@ fn a_simulated_disk_conforms() {
             Subject::new(disk.directory()).pumped_by(move || _ = pumped.complete_all())
         });
         conformance::run(|| Subject::new(SimulatedDisk::new(seed).completing_at_once().directory()));
+        let large = || SimulatedDisk::new(seed).with_sector_bytes(4096).completing_at_once();
+        conformance::run(|| Subject::new(large().directory()));
     }
+}
+
+/// proves: F2, F4: a power cut keeps or loses whole sectors, of whatever length
+#[test]
+fn a_large_sector_is_kept_or_lost_as_one() {
+    let disk = calm(15).with_sector_bytes(4096);
+    let file = durable_file(&disk, "log", 8192, 0);
+    for at in [0, 2048, 4096] {
+        write_all_at(&*file, at, &[1; 512]).unwrap();
+    }
+    let images = disk.crash_images(6);
+    assert!(images.is_complete());
+    let kept: BTreeSet<_> =
+        images.map(|image| [0, 2048, 4096].map(|at| image.contents("log").unwrap()[at])).collect();
+    assert_eq!(kept.len(), 6, "three versions of the first sector, two of the second: {kept:?}");
+    assert!(!kept.contains(&[0, 1, 0]), "the second write holds the first");
+}
+
+/// proves: F18, F19
+#[test]
+fn reads_are_slow_or_find_no_room_to_map_the_file() {
+    let faults = DiskFaults::calm()
+        .on_nth(DiskOperation::Read, 1, FaultEffect::Late(30_000_000))
+        .on_nth(DiskOperation::Read, 2, FaultEffect::NotMapped)
+        .on_nth(DiskOperation::Read, 4, FaultEffect::NotMapped);
+    let disk = calm(16).with_faults(faults);
+    let file = durable_file(&disk, "log", 512, 7);
+    assert_eq!(file.read(0..1).unwrap()[..], [7]);
+    assert_eq!(disk.now_us(), 30_000_000);
+    assert_eq!(file.read(0..1).unwrap_err().kind(), ErrorKind::OutOfMemory);
+    assert_eq!(file.read(0..1).unwrap()[..], [7]);
+    let mut buffer = [0];
+    file.read_into(0, &mut buffer).expect("a copy needs no map");
+    file.start_sync(Box::new(|_| ()));
+    assert!(disk.next_due().unwrap() > 30_000_000, "what is asked for later ends later");
 }
 
 /// proves: F2
@@ -276,6 +313,18 @@ fn the_medium_can_be_damaged() {
     disk.flip_bit("log", 8 * 700 + 3).unwrap();
     assert_eq!(file.read(699..702).unwrap()[..], [0, 8, 0]);
     assert!(disk.flip_bit("log", 8000).is_err());
+    disk.rot("log", 510, Rot::Burst).unwrap();
+    assert_eq!(file.read(509..513).unwrap()[..], [0, 255, 255, 0], "within one sector");
+    disk.rot("log", 600, Rot::Ones).unwrap();
+    assert_eq!(file.read(511..1000).unwrap()[..], [255; 489]);
+    disk.rot("log", 600, Rot::Zeros).unwrap();
+    assert_eq!(file.read(511..1000).unwrap()[1..], [0; 488]);
+    disk.put("logs/2", &[5; 700]).unwrap();
+    let before = disk.contents("logs/2").unwrap();
+    let (path, at) = disk.rot_somewhere("logs/", 3, Rot::Bit(0)).unwrap();
+    let changed = before.iter().zip(disk.contents(&path).unwrap()).position(|(old, new)| *old != new);
+    assert_eq!((path.as_str(), changed), ("logs/2", Some(at as usize)));
+    assert_eq!(disk.rot_somewhere("nowhere", 3, Rot::Bit(0)), None);
     disk.edit("log", |bytes| bytes.truncate(10)).unwrap();
     assert_eq!(disk.directory().open("log").unwrap().len(), 10);
 
