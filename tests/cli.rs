@@ -16,6 +16,9 @@ use staticfire::transport::{self, Connection, Runtime, Service, Transport};
 
 const BIN: &str = env!("CARGO_BIN_EXE_staticfire");
 
+/// Where RocketMQ's clients look for name servers, and ours.
+const NAME_SERVERS: &str = "NAMESRV_ADDR";
+
 /// A running server that announced itself. Killed when dropped.
 struct Server {
     child: Child,
@@ -28,6 +31,7 @@ impl Server {
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(BIN);
         command.args(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env_remove(NAME_SERVERS);
         let mut child = command.spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let mut line = String::new();
@@ -98,11 +102,16 @@ fn send_one(tcp: &Tcp, broker: &str) {
 }
 
 /// Runs a command that ends by itself; after a minute it is taken to hang.
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn run(arguments: &[&str]) -> Output {
+    run_among(arguments, "")
+}
+
+/// As `run`, with name servers in the environment.
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+fn run_among(arguments: &[&str], name_servers: &str) -> Output {
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let mut command = Command::new(BIN);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env(NAME_SERVERS, name_servers);
     command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let mut child = command.spawn().expect("the binary starts");
     let tcp = Tcp::start(TcpOptions::default()).unwrap();
@@ -244,6 +253,77 @@ fn a_configuration_file_is_taken_and_switches_go_before_it() {
     let send = ["produce", "--name-server", server.name_server(), "--topic", "orders", "--count", "1"];
     let output = run(&send);
     assert_eq!(output.status.code(), Some(1), "no topic may be made: {output:?}");
+}
+
+/// As RocketMQ's clients find name servers. What is said goes before what the environment says, and a lone broker
+/// registers there, too.
+#[test]
+fn name_servers_are_a_list_and_come_from_the_environment_when_none_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+    let server = Server::standalone(&one, "written");
+    let list = format!("127.0.0.1:1;{}", server.name_server());
+    let send = ["produce", "--json", "--topic", "orders", "--count", "1"];
+    assert!(run_among(&send, &list).status.success());
+    assert!(run(&[&send[..], &["--name-server", &list]].concat()).status.success());
+    assert!(
+        run_among(&[&send[..], &["--name-server", server.name_server()]].concat(), "127.0.0.1:1")
+            .status
+            .success()
+    );
+    let status = ["admin", "status", "--json"];
+    assert!(run_among(&status, server.name_server()).status.success());
+    let wrong = run_among(&send, "nobody");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("NAMESRV_ADDR"), "{wrong:?}");
+
+    let broker = ["broker", "--json", "--listen", "127.0.0.1:0", "--broker-name", "b", "--data", text(&two)];
+    let mut broker =
+        Command::new(BIN).args(broker).env(NAME_SERVERS, &list).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let read = BufReader::new(broker.stdout.take().unwrap()).read_line(&mut line);
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    read.unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["name_servers"], serde_json::json!(["127.0.0.1:1", server.name_server()]));
+}
+
+/// Clients are told the address that they can dial, not the one that means all of this machine's.
+#[test]
+fn a_broker_that_listens_everywhere_is_found_where_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let tcp = Tcp::start(TcpOptions::default()).unwrap();
+    let free = tcp.listen(([127, 0, 0, 1], 0).into(), Arc::new(NoService)).unwrap();
+    let port = free.address().port();
+    drop(free);
+    let (everywhere, here) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let listen = ["standalone", "--listen", &everywhere, "--name-server-listen", "127.0.0.1:0"];
+    let open = ["--without-authentication", "--without-tls", "--data", text(folder.path())];
+    let (code, words) = refused(&[&listen[..], &open].concat());
+    assert!(code == Some(2) && words.contains("--advertise"), "{words}");
+    let server = Server::start(&[&listen[..], &open, &["--advertise", &here]].concat());
+    assert_eq!(server.line["broker"], here.as_str());
+    produce(server.name_server(), &["--count", "3"]);
+    assert_eq!(consume(server.name_server(), "3").len(), 4);
+}
+
+#[test]
+fn a_whole_group_starts_with_one_command_and_says_what_each_node_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = ["--listen", "127.0.0.1:0", "--name-server-listen", "127.0.0.1:0", "--group", "3"];
+    let store = ["--data", text(folder.path()), "--segment-bytes", "4194304"];
+    let start = || Server::start(&[&["standalone"], &listen[..], &store].concat());
+    let found = |server: &Server, node: usize| server.line["recovery"][node][0].as_str().unwrap().to_owned();
+    let server = start();
+    assert!(found(&server, 2).contains("0 records"), "{}", server.line);
+    produce(server.name_server(), &["--count", "20"]);
+    server.end("KILL");
+    let server = start();
+    for node in 0..3 {
+        assert!(found(&server, node).contains("not closed properly"), "{}", server.line);
+    }
+    assert_eq!(consume(server.name_server(), "20").len(), 21);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use staticfire::protocol::json::from_slice_tolerant;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Command, Connection, Runtime, Service, Transport};
 
-use super::Failure;
 use super::arguments::{AdminArguments, AdminCommand, TransferArguments};
+use super::{Failure, name_servers};
 
 /// How long a node may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -72,8 +72,9 @@ fn members(tcp: &Tcp, group: &AdminArguments) -> Result<Vec<SocketAddr>, Failure
     if !group.broker.is_empty() {
         return Ok(group.broker.clone());
     }
-    let not_known = |why: String| Failure::not_started(format!("name server {}: {why}", group.name_server));
-    let found = tcp.block_on(group.name_server.resolve(tcp)).map_err(|error| not_known(error.to_string()))?;
+    let named = group.name_server.clone().map_or_else(|| name_servers::chosen(&[]), |one| Ok(vec![one]))?;
+    let not_known = |why: String| Failure::not_started(format!("name server {}: {why}", named[0]));
+    let found = tcp.block_on(named[0].resolve(tcp)).map_err(|error| not_known(error.to_string()))?;
     let server = found[0];
     let head =
         MemberGroupRequest { cluster_name: group.cluster.clone(), broker_name: group.broker_name.clone() };

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use staticfire::transport::Endpoint;
 
+use super::name_servers::NameServers;
 use super::replication::ReplicationSettings;
 use super::settings::{BrokerSettings, Exposure};
 
@@ -95,9 +96,9 @@ pub struct ServerArguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct ProduceArguments {
-    /// A name server; may be given several times.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
-    pub name_server: Vec<Endpoint>,
+    /// A name server, or several separated by `;` or `,` [default: $NAMESRV_ADDR, or 127.0.0.1:9876].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub name_server: Vec<NameServers>,
     /// Where to send to. Brokers make it when it is new and they may.
     #[arg(long)]
     pub topic: String,
@@ -130,9 +131,9 @@ pub struct ProduceArguments {
 
 #[derive(Debug, Args)]
 pub struct ConsumeArguments {
-    /// A name server; may be given several times.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:9876")]
-    pub name_server: Vec<Endpoint>,
+    /// A name server, or several separated by `;` or `,` [default: $NAMESRV_ADDR, or 127.0.0.1:9876].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub name_server: Vec<NameServers>,
     /// Where to read; waited for when it is not there yet.
     #[arg(long)]
     pub topic: String,
@@ -196,9 +197,9 @@ pub enum AdminCommand {
 /// Which group is meant. Nodes listen to operators on their own machine only.
 #[derive(Clone, Debug, Args)]
 pub struct AdminArguments {
-    /// A name server that knows the group.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
-    pub name_server: Endpoint,
+    /// A name server that knows the group [default: the first of $NAMESRV_ADDR, or 127.0.0.1:9876].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub name_server: Option<Endpoint>,
     /// The cluster's name.
     #[arg(long, value_name = "NAME", default_value = "DefaultCluster")]
     pub cluster: String,
@@ -246,8 +247,8 @@ pub struct TailArguments {
     #[arg(long)]
     pub json: bool,
     /// Send all messages once more, to the topics they were for. They may be there already: look first.
-    #[arg(long, value_name = "NAME_SERVER", value_delimiter = ',', conflicts_with_all = ["messages", "json"])]
-    pub send_to: Vec<Endpoint>,
+    #[arg(long, value_name = "NAME_SERVER", conflicts_with_all = ["messages", "json"])]
+    pub send_to: Vec<NameServers>,
 }
 
 #[derive(Debug, Args)]

@@ -21,10 +21,10 @@ use staticfire::storage::TopicName;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Monotonic, Runtime};
 
-use super::Failure;
 use super::arguments::ConsumeArguments;
 use super::measure::{Latencies, Throughput, progress};
 use super::signals;
+use super::{Failure, name_servers};
 
 /// How long a signal may wait for attention.
 const LOOK_UP: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub fn consume(arguments: &ConsumeArguments) -> Result<(), Failure> {
     let group = GroupName::new(&arguments.group).map_err(Failure::not_started)?;
     let stop = signals::end_flag().map_err(Failure::not_started)?;
     let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
-    let options = ClientOptions::new(arguments.name_server.iter().cloned());
+    let options = ClientOptions::new(name_servers::chosen(&arguments.name_server)?);
     let client = Client::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options);
     let offsets = match &arguments.offsets {
         Some(path) => Some(Offsets::read(path, &group)?),

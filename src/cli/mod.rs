@@ -7,6 +7,7 @@ mod arguments;
 mod consume;
 mod measure;
 mod metrics;
+mod name_servers;
 mod orphans;
 mod produce;
 mod replication;

@@ -14,8 +14,8 @@ use staticfire::storage::properties::{DELAY, REAL_QUEUE_ID, REAL_TOPIC};
 use staticfire::storage::{Record, TopicName};
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 
-use super::Failure;
 use super::arguments::TailArguments;
+use super::{Failure, name_servers};
 
 /// The producer group of messages that are sent once more.
 const GROUP: &str = "STATICFIRE_ORPHANS";
@@ -152,7 +152,7 @@ fn message_json(record: &Record) -> Value {
 
 fn send(all: &[Contents], arguments: &TailArguments) -> Result<(), Failure> {
     let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
-    let options = ClientOptions::new(arguments.send_to.iter().cloned());
+    let options = ClientOptions::new(name_servers::said(&arguments.send_to));
     let client = Client::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options);
     let group = GroupName::new(GROUP).map_err(Failure::not_started)?;
     let producer = Producer::new(&client, group, ProducerOptions::default());

@@ -19,10 +19,10 @@ use staticfire::storage::TopicName;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Monotonic, Runtime};
 
-use super::Failure;
 use super::arguments::ProduceArguments;
 use super::measure::{Latencies, Throughput, progress};
 use super::signals;
+use super::{Failure, name_servers};
 
 /// Messages in flight without a rate, unless said otherwise.
 const IN_FLIGHT: usize = 64;
@@ -36,7 +36,7 @@ pub fn produce(arguments: &ProduceArguments) -> Result<(), Failure> {
     let group = GroupName::new(&arguments.group).map_err(Failure::not_started)?;
     let stop = signals::end_flag().map_err(Failure::not_started)?;
     let tcp = Tcp::start(TcpOptions::default()).map_err(Failure::not_started)?;
-    let options = ClientOptions::new(arguments.name_server.iter().cloned());
+    let options = ClientOptions::new(name_servers::chosen(&arguments.name_server)?);
     let client = Client::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options);
     let producer = Producer::new(&client, group, ProducerOptions::default());
 

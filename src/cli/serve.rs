@@ -14,10 +14,10 @@ use staticfire::storage::Store;
 use staticfire::transport::tcp::{Tcp, TcpOptions};
 use staticfire::transport::{Command, Connection, Runtime, Service, Transport};
 
-use super::Failure;
 use super::arguments::{BrokerArguments, NameServerArguments, ServerArguments, StandaloneArguments};
 use super::settings::{BrokerSettings, Exposure, File, Mode, name_server_options};
 use super::signals::EndRequests;
+use super::{Failure, name_servers};
 
 /// Fewer open files than this are too few for a server.
 const FILES_MIN: u64 = 256;
@@ -87,6 +87,9 @@ pub fn broker(arguments: BrokerArguments) -> Result<(), Failure> {
     let replication = arguments.replication.over(file.replication);
     let mut options = settings.broker_options(exposure).map_err(Failure::not_started)?;
     options.replication = settings.group_options(&replication, exposure).map_err(Failure::not_started)?;
+    if options.name_servers.is_empty() {
+        options.name_servers = name_servers::of_environment()?;
+    }
     let host = Host::start()?;
     let broker = host.broker(options, &settings)?;
     let serving =
@@ -206,6 +209,7 @@ impl Host {
         for node in 1..=size {
             let mut options = first.clone();
             options.listen = listen(node);
+            options.advertised = first.advertised.map(|told| further(told, (node - 1) * PORTS_APART));
             options.name_servers.extend(name_servers.iter().map(|server| dialed(server.address()).into()));
             options.replication = Some(GroupOptions::new(NodeId(node.into()), peers.clone(), Failover::Raft));
             let data = Some(settings.data().join(format!("node-{node}")));
@@ -264,6 +268,7 @@ fn print_group(
         let line = serde_json::json!({
             "serves": "standalone", "name_server": name_servers[0], "name_servers": name_servers,
             "brokers": nodes, "leader": leader, "data": data, "durability": "quorum", "auth": false, "tls": false,
+            "recovery": brokers.iter().map(recovery).collect::<Vec<_>>(),
         });
         println!("{line}");
         return;
@@ -316,9 +321,14 @@ impl<'a> ServingBroker<'a> {
     fn of(broker: &'a Broker, settings: &BrokerSettings) -> Self {
         let data = settings.data();
         let data = data.canonicalize().unwrap_or(data);
-        let recovery = broker.store().report().to_string().trim().lines().map(str::to_owned).collect();
-        Self { options: broker.options(), address: broker.address(), mode: settings.mode(), data, recovery }
+        let (options, address) = (broker.options(), broker.address());
+        Self { options, address, mode: settings.mode(), data, recovery: recovery(broker) }
     }
+}
+
+/// What was found when the broker's store was opened, a line each.
+fn recovery(broker: &Broker) -> Vec<String> {
+    broker.store().report().to_string().trim().lines().map(str::to_owned).collect()
 }
 
 impl Serving<'_> {

@@ -14,8 +14,8 @@ use serde::de::{Deserializer, Error};
 use staticfire::broker::{BrokerOptions, GroupOptions};
 use staticfire::name_server::NameServerOptions;
 use staticfire::storage::{Durability, Retention, StoreOptions};
-use staticfire::transport::Endpoint;
 
+use super::name_servers::{self, NameServers};
 use super::replication::ReplicationSettings;
 
 /// The largest configuration file that is read, in bytes.
@@ -67,10 +67,11 @@ pub struct BrokerSettings {
     #[arg(long, value_name = "NAME", value_parser = name)]
     #[serde(deserialize_with = "checked_name")]
     pub broker_name: Option<String>,
-    /// A name server to register at; may be given several times.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    /// A name server to register at, or several separated by `;` or `,` [default: none; of a lone broker
+    /// $NAMESRV_ADDR].
+    #[arg(long, value_name = "HOST:PORT")]
     #[serde(deserialize_with = "endpoints")]
-    pub name_server: Vec<Endpoint>,
+    pub name_server: Vec<NameServers>,
     /// Bytes of a commit log segment; must be what the store was made with [default: 1073741824].
     #[arg(long, value_name = "BYTES", value_parser = segment_bytes)]
     #[serde(deserialize_with = "checked_segment_bytes")]
@@ -237,7 +238,7 @@ impl BrokerSettings {
         }
         options.cluster = self.cluster.clone().unwrap_or(options.cluster);
         options.name = self.broker_name.clone().unwrap_or(options.name);
-        options.name_servers.clone_from(&self.name_server);
+        options.name_servers = name_servers::said(&self.name_server);
         if let Some(busy) = self.busy_reading_bytes {
             options.busy_reading = busy / 2..=busy;
         }
@@ -336,7 +337,7 @@ fn checked_segment_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     segment_bytes(&u64::deserialize(deserializer)?.to_string()).map(Some).map_err(D::Error::custom)
 }
 
-fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NameServers>, D::Error> {
     let all = Vec::<String>::deserialize(deserializer)?;
     all.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }

@@ -26,6 +26,24 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Several, as RocketMQ writes them: separated by `;`, here also by `,`. Spaces around them and empty
+    /// parts do not matter.
+    ///
+    /// ```
+    /// use staticfire_transport::Endpoint;
+    ///
+    /// let two = Endpoint::list("10.0.0.1:9876; ns.example.org:9876")?;
+    /// assert_eq!(two[1].to_string(), "ns.example.org:9876");
+    /// # Ok::<(), staticfire_transport::EndpointError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A part is no endpoint.
+    pub fn list(text: &str) -> Result<Vec<Self>, EndpointError> {
+        let parts = text.split([';', ',']).map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect()
+    }
+
     /// The addresses it has now, best first; never none.
     ///
     /// # Errors
@@ -124,6 +142,10 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let all = Endpoint::list(" a:1;127.0.0.1:2,;b:3; ").unwrap();
+        assert_eq!(all.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "127.0.0.1:2", "b:3"]);
+        assert_eq!(Endpoint::list(";"), Ok(Vec::new()));
+        assert_eq!(Endpoint::list("a:1;b"), Err(EndpointError("b".to_owned())));
         for text in ["127.0.0.1:9876", "localhost:9876"] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
