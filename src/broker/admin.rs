@@ -15,8 +15,9 @@ use super::topics::{TopicError, are_short};
 use super::turn::{Handled, Reply};
 use crate::protocol::body::{
     ClientConnection, ConsumerConnection, ConsumerOffsetTable, DelayOffsetTable, GroupList, KvTable,
-    MessageQueue, ProducerConnection, ResetOffsetBody, SubscriptionGroupConfig, SubscriptionGroupList,
-    TopicConfig, TopicConfigList, TopicFilterType, TopicList, TopicOffset, TopicStatsTable,
+    MessageQueue, ProducerConnection, ProducerInfo, ProducerTable, ResetOffsetBody, SubscriptionGroupConfig,
+    SubscriptionGroupList, TopicConfig, TopicConfigList, TopicFilterType, TopicList, TopicOffset,
+    TopicStatsTable,
 };
 use crate::protocol::codes::response;
 use crate::protocol::header::{self, Header};
@@ -258,6 +259,28 @@ impl Shared {
             return Err(Refusal::system(format!("the producer group[{group}] not exist")));
         }
         Ok(body(request, json::to_bytes(&ProducerConnection { connection_set })))
+    }
+
+    /// Code 328.
+    pub fn all_producers(&self, request: &Command) -> Handled {
+        let mut table = ProducerTable::default();
+        for (group, client, seen) in lock(&self.members).all_producers() {
+            let ago = i64::try_from(self.now().since(seen).as_millis()).unwrap_or(i64::MAX);
+            table.data.entry(group.as_str().to_owned()).or_default().push(ProducerInfo {
+                client_id: client.id.clone(),
+                language: client.language.name().to_owned(),
+                last_update_timestamp: self.wall_ms().saturating_sub(ago),
+                remote_ip: client.peer.to_string(),
+                version: client.version,
+            });
+        }
+        Ok(body(request, json::to_bytes(&table)))
+    }
+
+    /// Codes 306 and 329: what retention lets go leaves now, and nothing else.
+    pub fn clean(&self, request: &Command) -> Handled {
+        self.store.retain().map_err(|error| Refusal::system(error.to_string()))?;
+        Ok(done(request))
     }
 
     /// Code 43.

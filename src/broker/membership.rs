@@ -230,6 +230,15 @@ impl Membership {
         self.producers.get(group).into_iter().flat_map(|members| members.values().map(|(client, _)| client))
     }
 
+    /// All live producers: group, client, last heartbeat.
+    pub fn all_producers(&self) -> impl Iterator<Item = (&GroupName, &Client, Monotonic)> {
+        let of = |(group, members)| {
+            let members: &BTreeMap<ConnectionId, (Client, Monotonic)> = members;
+            members.values().map(move |(client, seen)| (group, client, *seen))
+        };
+        self.producers.iter().flat_map(of)
+    }
+
     fn enlist(
         &mut self,
         connection: ConnectionId,

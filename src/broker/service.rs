@@ -119,6 +119,8 @@ impl Shared {
             request::GET_SUBSCRIPTION_GROUP_CONFIG => self.group_config(request),
             request::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(request),
             request::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(request),
+            request::GET_ALL_PRODUCER_INFO => self.all_producers(request),
+            request::CLEAN_EXPIRED_CONSUME_QUEUE | request::DELETE_EXPIRED_COMMIT_LOG => self.clean(request),
             request::GET_CONSUME_STATS => self.consume_stats(request),
             request::GET_BROKER_CONSUME_STATS => self.broker_consume_stats(request),
             request::QUERY_CONSUME_TIME_SPAN => self.consume_time_span(request),

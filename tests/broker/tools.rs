@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use staticfire::protocol::body::{
-    BrokerConsumeStats, ConsumeStats, KvTable, QueueEntries, QueueTimeSpans, TopicConfig, TopicList,
-    TopicStatsTable,
+    BrokerConsumeStats, ConsumeStats, KvTable, ProducerTable, QueueEntries, QueueTimeSpans, TopicConfig,
+    TopicList, TopicStatsTable,
 };
 use staticfire::protocol::codes::{request, response};
 use staticfire::protocol::json;
@@ -55,6 +55,61 @@ fn no_progress_is_kept_of_what_is_no_queue() {
     let all = client.ask(Command::request(request::GET_ALL_CONSUMER_OFFSET)).body.to_bytes();
     let all = String::from_utf8_lossy(&all);
     assert!(all.contains(r#""offsetTable":{"orders@C":{"3":0}}"#), "{all}");
+}
+
+/// proves: B33
+///
+/// RocketMQ 5.4.0 was asked the same: its answers for what is no queue are those for an empty one. Only
+/// numbers below 0 it takes, too.
+#[test]
+fn what_is_no_queue_has_the_bounds_of_an_empty_one_and_is_not_made_by_asking() {
+    let mut world = World::new(19);
+    let client = world.client();
+    client.ask(send("orders", 0, "x"));
+    let ask = |code, name: &str, queue: i32| {
+        client.ask(topic(code, name).with_ext("queueId", queue).with_ext("timestamp", 0))
+    };
+    let bounds = [request::GET_MAX_OFFSET, request::GET_MIN_OFFSET, request::SEARCH_OFFSET_BY_TIMESTAMP];
+    for (name, queue) in [("orders", 1), ("orders", 4), ("orders", i32::MAX), ("nothing", 0)] {
+        for code in bounds {
+            let answer = ask(code, name, queue);
+            assert_eq!((answer.code, number(&answer, "offset")), (0, 0), "{code} {name} {queue}");
+        }
+        let answer = ask(request::GET_EARLIEST_MSG_STORE_TIME, name, queue);
+        assert_eq!((answer.code, number(&answer, "timestamp")), (0, -1), "{name} {queue}");
+    }
+    for queue in [-1, i32::MIN] {
+        for code in bounds.into_iter().chain([request::GET_EARLIEST_MSG_STORE_TIME]) {
+            assert_eq!(ask(code, "orders", queue).code, response::INVALID_PARAMETER, "{code} {queue}");
+        }
+    }
+    let queues = world.broker().store().queues_of("orders");
+    assert_eq!(queues.iter().map(|queue| queue.id().0).collect::<Vec<_>>(), [0]);
+    assert!(world.broker().store().queues_of("nothing").is_empty());
+}
+
+/// What `mqadmin producer`, `cleanExpiredCQ` and `deleteExpiredCommitLog` ask.
+#[test]
+fn tools_see_all_producers_and_let_go_what_is_expired() {
+    let mut world = World::new(20);
+    let client = world.client();
+    client.ask(send("orders", 0, "x"));
+    let none = client.ask(Command::request(request::GET_ALL_PRODUCER_INFO));
+    assert_eq!(none.body.to_bytes(), r#"{"data":{}}"#);
+    let beat =
+        r#"{"clientID":"a","consumerDataSet":[],"producerDataSet":[{"groupName":"P"},{"groupName":"Q"}]}"#;
+    assert_eq!(client.ask(Command::request(request::HEART_BEAT).with_body(beat)).code, 0);
+    let table = client.ask(Command::request(request::GET_ALL_PRODUCER_INFO)).body.to_bytes();
+    let table: ProducerTable = json::from_slice_tolerant(&table).unwrap();
+    assert_eq!(table.data.keys().collect::<Vec<_>>(), ["P", "Q"]);
+    let info = &table.data["P"][0];
+    assert_eq!((info.client_id.as_str(), info.language.as_str()), ("a", "JAVA"));
+    assert!(info.remote_ip.contains(':') && info.last_update_timestamp > 0, "{info:?}");
+
+    for code in [request::CLEAN_EXPIRED_CONSUME_QUEUE, request::DELETE_EXPIRED_COMMIT_LOG] {
+        assert_eq!(client.ask(Command::request(code)).code, 0);
+    }
+    assert_eq!(client.ask(pull("orders", 0, 0, "*", 0)).code, 0, "nothing was expired");
 }
 
 #[test]
