@@ -5,6 +5,7 @@
 
 mod consuming;
 mod groups;
+mod hostile;
 mod racing;
 mod registering;
 mod retrying;

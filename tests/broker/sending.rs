@@ -169,6 +169,29 @@ fn what_cannot_be_stored_is_refused_in_words_and_nothing_is_stored() {
     assert_eq!(client.ask(send_with("orders", 0, vec![7; 4 << 20], "", |_| {})).code, 0, "exactly the limit");
 }
 
+/// proves: B30
+///
+/// The alphabet keeps a name inside its directory; what it means elsewhere does not matter.
+#[test]
+fn names_that_mean_something_elsewhere_are_names() {
+    let mut world = World::new(8);
+    let client = world.client();
+    for name in ["CON", "%2e%2e", "%2F", "~", "NUL.", "%2e."] {
+        let allowed = ["CON", "%2e%2e", "%2F"].contains(&name);
+        let answer = client.ask(send(name, 0, name));
+        assert_eq!(answer.code == 0, allowed, "{name}: {answer:?}");
+        if allowed {
+            let found = records_of(&client.ask(pull(name, 0, 0, "*", 0)));
+            assert_eq!((found.len(), &found[0].body()[..]), (1, name.as_bytes()));
+        }
+    }
+    world.restart();
+    let folders = world.broker().store().directory().list("consumequeue").unwrap();
+    for name in ["CON", "%2e%2e", "%2F"] {
+        assert!(folders.iter().any(|folder| folder.name == name), "{name} is not in {folders:?}");
+    }
+}
+
 /// Many sends of one turn: each has its own answer, and refusals do not disturb the others.
 #[test]
 fn a_turn_of_many_sends_is_answered_one_by_one() {

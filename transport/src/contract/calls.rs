@@ -215,3 +215,39 @@ pub fn sent_together_arrives_in_order<W: World>() {
         }
     });
 }
+
+/// proves: B25, B26
+///
+/// Whoever guesses an opaque on another connection answers nobody's question, also in the guise of a
+/// request, and the same opaque on two connections is two questions.
+pub fn an_answer_from_another_connection_is_ignored<W: World>() {
+    let (server, asked_of_server) = Observed::collect();
+    let served = Served::<W>::new(Limits::default(), server);
+    let (client, asked) = Observed::collect();
+    let connection = served.dial(&client);
+    let accepted = served.world.block_on(served.server.opened.take());
+    let call = accepted.call(Command::request(307), LONG);
+    let question = served.world.block_on(asked.take());
+
+    let intruder = served.dial(&Observed::echo());
+    let other = served.world.block_on(served.server.opened.take());
+    for opaque in question.opaque - 50..question.opaque + 50 {
+        let mut forged = question.answer(0).with_body("forged");
+        forged.opaque = opaque;
+        intruder.send(forged.clone()).expect("it is open");
+        // The flag of an answer on what asks for one.
+        forged.code = 310;
+        intruder.send(forged).expect("it is open");
+    }
+    // Behind all of them: the answers were looked at.
+    intruder.send(Command::one_way(1)).expect("it is open");
+    assert_eq!(served.world.block_on(asked_of_server.take()).code, 1);
+
+    let same = other.call(Command::request(308), Duration::from_millis(50));
+    connection.send(question.answer(0).with_body("true")).expect("it is open");
+    assert_eq!(served.world.block_on(call).expect("an answer").body.to_bytes(), "true");
+    // Answered by the echo of the intruder, not by what it forged before the question came.
+    let same = served.world.block_on(same).expect("an answer");
+    assert_eq!(same.body.to_bytes(), "");
+    assert!(asked_of_server.is_empty(), "no answer passes for a request");
+}

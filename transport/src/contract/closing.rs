@@ -111,6 +111,50 @@ pub fn a_frame_that_never_ends_is_closed<W: World>() {
     }
 }
 
+/// proves: B7
+///
+/// Each byte of a trickle is a sign of life, and none of them gives the frame more time.
+pub fn a_frame_that_trickles_is_closed_in_time<W: World>() {
+    let limits = Limits { frame: Duration::from_millis(300), ..Limits::default() };
+    let whole = frame(&Command::request(1).with_body(vec![1; 100_000]));
+    let header = whole.len() - 100_000;
+    // From the length on, from the header on, in the body.
+    for start in [0, 8, header + 9] {
+        let served = Served::<W>::new(limits.clone(), Observed::echo());
+        let runtime = served.world.runtime(Place::Client);
+        let (mut raw, began) = (served.raw(), runtime.now());
+        raw.write(&whole[..start]);
+        let mut trickle = whole[start..].chunks(1);
+        while served.server.closed.is_empty() {
+            assert!(runtime.now().since(began) < Duration::from_secs(5), "a trickle is read for ever");
+            raw.write(trickle.next().expect("a byte every 10 ms is too slow for all of them"));
+            served.world.block_on(runtime.sleep(Duration::from_millis(10)));
+        }
+        assert_eq!(served.world.block_on(served.server.closed.take()), CloseReason::Idle);
+        served.works(&served.dial(&Observed::echo()));
+    }
+}
+
+/// proves: B9
+///
+/// Who goes on sending after the end learns nothing, and nobody listens.
+pub fn what_comes_after_the_end_is_not_read<W: World>() {
+    let (server, inbox) = Observed::collect();
+    let served = Served::<W>::new(Limits::default(), server);
+    let mut raw = served.raw();
+    raw.write(&frame(&Command::one_way(1)));
+    raw.write(b"noise that ends the connection");
+    let reason = served.world.block_on(served.server.closed.take());
+    assert!(matches!(reason, CloseReason::Protocol(_)), "{reason:?}");
+    for _ in 0..100 {
+        raw.write(&frame(&Command::one_way(2).with_body(vec![0; 10_000])));
+    }
+    served.dial(&Observed::echo()).send(Command::one_way(3)).expect("it is open");
+    let read = [served.world.block_on(inbox.take()).code, served.world.block_on(inbox.take()).code];
+    assert_eq!(read, [1, 3], "nothing between the end and what somebody else says");
+    assert!(served.server.closed.is_empty(), "closed is told once");
+}
+
 /// proves: B12, B74
 ///
 /// Frames before the noise are served, then the connection closes.

@@ -196,6 +196,21 @@ fn cuts_between_reads_do_not_matter() {
     }
 }
 
+/// proves: B7, B11
+#[test]
+fn one_frame_in_more_than_ten_thousand_reads_is_the_same_and_costs_what_arrived() {
+    let command = send_request().with_body(vec![7; 20_000]);
+    let bytes = encode(&command);
+    let mut decoder = FrameDecoder::new();
+    for byte in &bytes[..bytes.len() - 1] {
+        decoder.push(std::slice::from_ref(byte));
+        assert_eq!(decoder.next(), Ok(None));
+    }
+    assert!(decoder.buffer().capacity() <= 2 * bytes.len());
+    decoder.push(&bytes[bytes.len() - 1..]);
+    assert_eq!(decoder.next(), Ok(Some(command)));
+}
+
 /// proves: B12
 #[test]
 fn other_protocols_are_refused_within_their_first_bytes() {
@@ -369,8 +384,34 @@ fn the_number_of_fields_is_limited_and_the_last_duplicate_wins() {
         decode_json(&format!(r#"{{"code":1,"extFields":{{{}}}}}"#, fields.join(",")))
     };
     assert!(json(256).is_ok() && json(257).is_err() && json(10_000).is_err());
+    // A million of them do not fit a header; as many as do are too many.
+    for entry in ["0000 00000000", "0001 61 00000000"] {
+        let million = hex(entry).repeat(1_000_000);
+        let error = decode_binary(&binary(0, million.len() as i32, &million)).unwrap_err();
+        assert!(matches!(error, FrameError::HeaderLength { .. }), "{error}");
+        let most = &million[..HEADER_BYTES_MAX / 10 / hex(entry).len() * hex(entry).len()];
+        assert!(decode_binary(&binary(0, most.len() as i32, most)).is_err());
+    }
+    assert!(matches!(json(1_000_000), Err(FrameError::HeaderLength { .. })));
     let name = |length| decode_json(&format!(r#"{{"code":1,"extFields":{{"{}":""}}}}"#, "n".repeat(length)));
     assert!(name(NAME_BYTES_MAX).is_ok() && name(NAME_BYTES_MAX + 1).is_err());
+}
+
+/// proves: B24
+///
+/// Names that Java's hash table, and those of many others, would put into one place.
+#[test]
+fn names_that_collide_elsewhere_are_fields_like_others() {
+    let names: Vec<String> = (0..256)
+        .map(|at: u32| (0..8).map(|bit| if at >> bit & 1 == 0 { "Aa" } else { "BB" }).collect())
+        .collect();
+    let mut command = send_request();
+    command.ext = names.iter().map(|name| (name.clone(), "x".to_owned())).collect();
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::Binary] {
+        command.encoding = encoding;
+        let read = decode(&encode(&command)).unwrap().unwrap();
+        assert_eq!(read.ext.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+    }
 }
 
 /// proves: B25

@@ -135,6 +135,34 @@ fn a_storm_of_connections_leaves_nothing_behind() {
     }
 }
 
+/// proves: B8
+///
+/// Silent ones, and ones that began a frame; somebody else asks on.
+#[test]
+fn thousands_of_idle_connections_disturb_nobody() {
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
+    let served = served(TcpOptions { connections_per_address_max: 3_000, ..TcpOptions::default() });
+    let (mut asking, hello) = (served.dial(), frame(&Command::request(1).with_body("hello")));
+    let idle: Vec<TcpStream> = (0..2_000)
+        .map(|at| {
+            let mut stream = served.dial();
+            stream.write_all(&hello[..[0, 2, 20][at % 3]]).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..100 {
+        asking.write_all(&hello).unwrap();
+        assert_eq!(answer(&mut asking).unwrap(), "hello");
+    }
+    drop(idle);
+    for _ in 0..2_000 {
+        served.closed.recv_timeout(LONG).unwrap();
+    }
+    assert_eq!(served.tcp.accepted_connections(), 1);
+}
+
 /// proves: B9
 ///
 /// What was asked before the peer stopped sending is answered, then both directions close.
@@ -150,15 +178,39 @@ fn a_half_closed_peer_gets_its_answer_and_is_closed() {
     assert_eq!(served.tcp.accepted_connections(), 0);
 }
 
+/// proves: B9
+///
+/// A peer that hears nothing any more, and asks on: it is read no more, and closed.
+#[test]
+fn a_peer_that_closed_its_ears_and_goes_on_sending_is_closed() {
+    let limits = Limits {
+        idle: Duration::from_millis(300),
+        unsent_bytes: 4 << 20,
+        unsent_answer_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let served = served(TcpOptions { limits, ..TcpOptions::default() });
+    let mut stream = served.dial();
+    stream.shutdown(Shutdown::Read).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    let request = frame(&Command::request(1).with_body(vec![0; 256 << 10]));
+    let sent = (0..1_000).take_while(|_| stream.write_all(&request).is_ok()).count();
+    assert!(sent < 200, "{} MiB were taken, and nothing heard", sent / 4);
+    let reason = served.closed.recv_timeout(LONG).unwrap();
+    assert!(matches!(reason, CloseReason::Backlog | CloseReason::Io(_)), "{reason:?}");
+    assert_eq!(served.tcp.accepted_connections(), 0);
+}
+
 /// proves: B11
 #[test]
 fn one_byte_at_a_time_is_a_frame_all_the_same() {
     let served = served(TcpOptions::default());
     let mut stream = served.dial();
-    for byte in frame(&Command::request(1).with_body("drop by drop")) {
+    let drops = "drop by drop ".repeat(1_000);
+    for byte in frame(&Command::request(1).with_body(drops.clone())) {
         stream.write_all(&[byte]).unwrap();
     }
-    assert_eq!(answer(&mut stream).unwrap(), "drop by drop");
+    assert_eq!(answer(&mut stream).unwrap(), drops);
 }
 
 #[test]
