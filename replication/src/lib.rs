@@ -25,6 +25,7 @@ mod message;
 mod mode;
 mod notes;
 mod replica;
+mod resync;
 pub mod wire;
 
 pub use acknowledgement::{Acknowledgement, Reached};

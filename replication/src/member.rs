@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use staticfire_storage::{Durability, Epoch, PhysicalOffset, Position, Store};
+use staticfire_storage::{Durability, Epoch, KeptFor, PhysicalOffset, Position, Store};
 use staticfire_transport::{Connection, Listener, Runtime, Transport};
 
 use crate::notes::{self, NotesError};
@@ -102,6 +102,9 @@ pub trait MemberObserver: Send + Sync {
     fn role(&self, _role: Role) {}
     /// The log was cut at `to`; what stood above, up to `end`, is kept as an orphan.
     fn cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {}
+    /// The log was dropped and begins at `base`: the leader keeps nothing from before. All that was
+    /// derived from it is void; the state is what the records from there on say.
+    fn restarted(&self, _base: Position) {}
     /// Going on would destroy what was confirmed.
     fn evidence(&self, _evidence: &Evidence) {}
     /// Something failed. The node tries again, or it stopped: its role says which.
@@ -258,23 +261,26 @@ impl Member {
             return Err(MemberError::Generation(generation));
         }
         let directory = Arc::clone(store.directory());
-        let (disk, mut promise) = match notes::read_promise(&*directory).map_err(MemberError::Notes)? {
-            Some(found) => found,
-            None => {
-                let (disk, promise) = (crate::DiskId(runtime.random()), Promise::default());
-                notes::write_promise(&*directory, disk, &promise).map_err(MemberError::Promise)?;
-                (disk, promise)
-            }
-        };
+        let found = notes::read_promise(&*directory).map_err(MemberError::Notes)?;
+        let new = found.is_none();
+        let (disk, mut promise) =
+            found.unwrap_or_else(|| (crate::DiskId(runtime.random()), Promise::default()));
+        if let Some(base) = crate::resync::finish(&store).map_err(MemberError::Notes)? {
+            observer.restarted(base);
+        }
         let marks = store.marks();
+        let log = notes::read_epochs(&store, new).map_err(MemberError::Notes)?;
+        if new {
+            notes::write_promise(&*directory, disk, &promise).map_err(MemberError::Promise)?;
+        }
         // The store may have had epochs of its own before it was replicated.
         promise.epoch = promise.epoch.max(Epoch(marks.epoch.0.saturating_sub(1)));
         if promise.epoch > marks.epoch {
             store.fence(promise.epoch);
         }
-        let log = notes::read_epochs(&store).map_err(MemberError::Notes)?;
         let session = u64::try_from(runtime.wall_ms()).unwrap_or(0) << 16;
         let noted = log.last();
+        store.keep_from(KeptFor::Replication, noted.end);
         let (flushed, confirmed) = (marks.flushed, marks.confirmed);
         let remembered = Remembered { disk, promise, log, flushed, confirmed, session };
         let replica = Replica::new(options.settings.clone(), runtime.random(), remembered);

@@ -5,14 +5,15 @@
 //!                       | n | n x (node, disk) | crc32 u32 |
 //! staticfire/epochs     | SFEPOCH1 | base epoch | base end | looked to | n | n x (epoch, start) | crc32 u32 |
 //! ```
-//! Big-endian u64 but for the checksum. Both are replaced as a whole and durably. The epochs are a
-//! cache: what was appended after `looked to` is looked through again, and without the file all is.
+//! Big-endian u64 but for the checksum. Both are replaced as a whole and durably. What was appended after
+//! `looked to` is looked through again, and without the file all is, unless retention removed the
+//! barriers.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use staticfire_storage::disk::{Directory, OnSynced, parent};
+use staticfire_storage::disk::{Directory, OnSynced};
 use staticfire_storage::small_file;
 use staticfire_storage::{Epoch, PhysicalOffset, Position, Store};
 
@@ -21,6 +22,8 @@ use crate::{Barrier, DiskId, EpochStart, EpochTable, EpochTableError, Promise};
 
 const PROMISE: &str = "staticfire/promise";
 const EPOCHS: &str = "staticfire/epochs";
+/// What helps a node that lost what it must know.
+const AS_EMPTY: &str = "move its data directory away, and it joins as an empty node";
 const PROMISE_MAGIC: &[u8; 8] = b"SFPROMI1";
 const EPOCHS_MAGIC: &[u8; 8] = b"SFEPOCH1";
 
@@ -34,6 +37,12 @@ pub enum NotesError {
     Promise(WireError),
     /// The barriers of the log contradict each other.
     Epochs(EpochTableError),
+    /// The note is damaged that says where the log begins anew.
+    Reset(WireError),
+    /// The log could not be emptied.
+    Restart(Box<staticfire_storage::CutError>),
+    /// Retention removed barriers that were not noted: in which epoch the log begins is not known.
+    Base(PhysicalOffset),
     /// The log cannot be read.
     Log(Box<staticfire_storage::ReadError>),
 }
@@ -45,9 +54,15 @@ impl fmt::Display for NotesError {
             Self::Promise(error) => write!(
                 f,
                 "{PROMISE}: {error}; this node may have voted and cannot know it, so it must not vote again: \
-                 move its data directory away, and it joins as an empty node"
+                 {AS_EMPTY}"
             ),
             Self::Epochs(error) => write!(f, "the epochs of the log contradict each other: {error}"),
+            Self::Reset(error) => write!(f, "staticfire/reset: {error}; {AS_EMPTY}"),
+            Self::Restart(error) => write!(f, "the log cannot begin anew: {error}"),
+            Self::Base(min) => write!(
+                f,
+                "{EPOCHS} does not reach the oldest record at {min}, so the epoch there is not known; {AS_EMPTY}"
+            ),
             Self::Log(error) => write!(f, "the epochs of the log cannot be read: {error}"),
         }
     }
@@ -96,14 +111,18 @@ fn encode_promise(disk: DiskId, promise: &Promise) -> Vec<u8> {
     sealed(PROMISE_MAGIC, head.into_iter().chain(formed))
 }
 
-/// The epochs of the log of `store`. What was noted is corrected first of all: the log may have lost its
-/// end, and retention may since have removed barriers that only the note tells of.
-pub(crate) fn read_epochs(store: &Store) -> Result<EpochTable, NotesError> {
+/// The epochs of the log of `store`, noted; with `new`, it was not replicated before, and what retention
+/// removed held no barriers. What was noted is corrected first of all: the log may have lost its end, and retention
+/// may since have removed barriers that only the note tells of.
+pub(crate) fn read_epochs(store: &Store, new: bool) -> Result<EpochTable, NotesError> {
     let bytes =
         small_file::read(&**store.directory(), EPOCHS).map_err(|error| NotesError::Io(EPOCHS, error))?;
     let marks = store.marks();
     let cached = bytes.as_deref().and_then(|bytes| decode_epochs(bytes).ok());
     let mut table = cached.clone().unwrap_or_default();
+    if table.end() < marks.min && !new {
+        return Err(NotesError::Base(marks.min));
+    }
     table.truncate(marks.written);
     let mut epochs = Vec::new();
     let mut records = store.records(table.end().max(marks.min));
@@ -140,15 +159,7 @@ pub(crate) fn write_epochs(directory: &dyn Directory, table: &EpochTable) -> io:
     small_file::replace(directory, EPOCHS, &sealed(EPOCHS_MAGIC, head.into_iter().chain(rows)))
 }
 
-/// Removes what was noted, durably.
-pub(crate) fn remove_epochs(directory: &dyn Directory) -> io::Result<()> {
-    match directory.remove(EPOCHS) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => directory.sync(parent(EPOCHS)),
-    }
-}
-
-fn sealed(magic: &[u8; 8], values: impl Iterator<Item = u64>) -> Vec<u8> {
+pub(crate) fn sealed(magic: &[u8; 8], values: impl Iterator<Item = u64>) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     values.for_each(|value| bytes.extend_from_slice(&value.to_be_bytes()));
     let crc = crc32fast::hash(&bytes);
@@ -156,7 +167,7 @@ fn sealed(magic: &[u8; 8], values: impl Iterator<Item = u64>) -> Vec<u8> {
     bytes
 }
 
-fn checked<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Fields<'a>, WireError> {
+pub(crate) fn checked<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Fields<'a>, WireError> {
     let (covered, crc) = bytes.split_last_chunk::<4>().ok_or(WireError::Length)?;
     if crc32fast::hash(covered) != u32::from_be_bytes(*crc) {
         return Err(WireError::Checksum);

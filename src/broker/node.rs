@@ -20,7 +20,7 @@ use staticfire_replication::{
     Evidence, Failover, Group, GroupError, Member, MemberError, MemberObserver, MemberOptions, MemberStatus,
     Mode, NodeId, Role, Settings, Timing,
 };
-use staticfire_storage::{Epoch, PhysicalOffset};
+use staticfire_storage::{Epoch, PhysicalOffset, Position};
 use staticfire_transport::{Command, Connection};
 
 use super::options::BrokerOptions;
@@ -258,6 +258,12 @@ impl MemberObserver for Told {
     fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
         if let Some(shared) = self.0.upgrade() {
             shared.on_cut(to, end);
+        }
+    }
+
+    fn restarted(&self, _base: Position) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.state_after_restart();
         }
     }
 

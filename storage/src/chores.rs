@@ -67,17 +67,20 @@ impl Inner {
 
     /// Makes the queues durable, remembers how far everything is, and removes what may go.
     pub(crate) fn tidy(self: &Arc<Self>) -> io::Result<()> {
-        let dispatched = self.log.marks.snapshot().dispatched;
+        let (dispatched, generation) = (self.log.marks.snapshot().dispatched, self.log.marks.generation());
         self.queues.write_pending().and_then(|()| self.queues.sync_all()).map_err(io::Error::other)?;
-        self.note_marks(Some(dispatched))
+        // Of a log that was cut since, other queues may be meant.
+        let whole = generation == self.log.marks.generation();
+        self.note_marks(whole.then_some(dispatched))
     }
 
     /// Remembers the durable mark, and how far the queues are durable when that is known.
     fn note_marks(&self, queues_complete: Option<PhysicalOffset>) -> io::Result<()> {
+        // First of all: whoever cuts the log has it.
+        let mut file = self.state();
         let marks = self.log.marks.snapshot();
         // Marks that stand at the end of a record: `flushed` may stand inside one on a follower.
         let durable = marks.flushed.min(marks.dispatched);
-        let mut file = self.state();
         let old = file.state();
         let new = State {
             epoch: marks.epoch,

@@ -263,6 +263,11 @@ impl Dispatcher {
         self.dispatched = self.dispatched.min(to);
     }
 
+    /// Stands at `base` from here on: the log was emptied and begins there.
+    pub(crate) fn begin_at(&mut self, base: PhysicalOffset) {
+        self.dispatched = base;
+    }
+
     /// Dispatches the records from `dispatched` up to `upto` as the log has them, at most `budget`
     /// of them, and returns how far it got. `upto` is the end of a record or of a segment.
     ///

@@ -30,6 +30,11 @@ pub enum CutError {
     /// A write or flush had failed, and what was not flushed before it may be gone from under the
     /// orphan. Nothing was changed; the next open writes anew what is there and can be cut then.
     Failed(Failure),
+    /// No segment begins where the log shall begin.
+    NoSegment {
+        /// Where it shall begin.
+        at: PhysicalOffset,
+    },
     /// The system's error. The cut was decided and is finished by the next open.
     Io(io::Error),
     /// The queues could not be cut; they are rebuilt by the next open.
@@ -47,6 +52,9 @@ impl fmt::Display for CutError {
                 write!(f, "everything below {confirmed} was confirmed and is never cut")
             }
             Self::Failed(failure) => failure.fmt(f),
+            Self::NoSegment { at } => {
+                write!(f, "no segment begins at {at}: all nodes of a group need segments of the same size")
+            }
             Self::Io(error) => write!(f, "the cut was not finished: {error}; reopen the store"),
             Self::Queue(error) => write!(f, "the queues were not cut: {error}; reopen the store"),
             Self::Dispatch(error) => write!(f, "the queues were not numbered: {error}; reopen the store"),
@@ -147,8 +155,15 @@ impl Store {
     /// # Errors
     /// [`CutError`].
     pub fn retract(&self, to: PhysicalOffset) -> Result<(), CutError> {
-        self.0.log.marks.retract(to);
+        self.take_back(to);
         self.truncate(to)
+    }
+
+    /// What was confirmed above `to` no longer is. Nobody dispatches meanwhile.
+    fn take_back(&self, to: PhysicalOffset) {
+        let mut dispatcher = self.0.dispatcher();
+        self.0.log.marks.retract(to);
+        dispatcher.truncated(to);
     }
 
     /// Cuts the fenced log at `to`, the end of a record, durably. What stood above is kept in
@@ -172,6 +187,39 @@ impl Store {
         self.0.queues.truncate(to).map_err(CutError::Queue)?;
         self.0.dispatcher().truncated(to);
         self.number().map_err(CutError::Dispatch)
+    }
+
+    /// Empties the fenced log and lets it begin at `base`, durably: another node keeps nothing from before,
+    /// and copying goes on there. What the log held, confirmed or not, is kept in `staticfire/orphans`; the
+    /// queues are gone, and each begins with the number of the first record that comes for it.
+    ///
+    /// A machine that fails meanwhile leaves the old log, nothing, or the new one: whoever asked for it
+    /// remembers that, and asks again after opening.
+    ///
+    /// # Errors
+    /// [`CutError`]; [`CutError::NoSegment`] when `base` is not where a segment begins.
+    pub fn restart(&self, base: PhysicalOffset) -> Result<(), CutError> {
+        if let Some(failure) = self.failure() {
+            return Err(CutError::Failed(failure.clone()));
+        }
+        if self.final_end().is_none() || self.0.log.is_accepting() {
+            return Err(CutError::NotFenced);
+        }
+        if !base.0.is_multiple_of(self.0.options.segment_bytes) {
+            return Err(CutError::NoSegment { at: base });
+        }
+        let log = &self.0.log;
+        self.take_back(self.marks().min);
+        // Nobody notes marks of the old log meanwhile.
+        let mut state = self.0.state();
+        log.restart(base, &mut state).map_err(CutError::Io)?;
+        self.0.queues.clear().map_err(CutError::Queue)?;
+        let mut dispatcher = self.0.dispatcher();
+        log.marks.begin_at(base);
+        dispatcher.begin_at(base);
+        drop((dispatcher, state));
+        log.marks.cut(base);
+        Ok(())
     }
 
     /// Numbers the queues of a fenced log that nobody adds to any more.

@@ -47,6 +47,7 @@ pub use epochs::{CutError, LeadError};
 pub use error::{Failure, ReadError};
 pub use log::AppendError;
 pub use log::cold::ReadDone;
+pub use log::retention::KeptFor;
 pub use marks::{Durability, Marks, Outcome, Waiter};
 pub use message::{Message, MessageError};
 pub use message_id::MessageId;

@@ -17,7 +17,7 @@ pub(crate) mod cold;
 pub(crate) mod cut;
 mod facts;
 mod flush;
-mod retention;
+pub(crate) mod retention;
 pub(crate) mod search;
 pub(crate) mod segments;
 mod write;
@@ -73,8 +73,8 @@ pub(crate) struct CommitLog {
     writer: Combiner,
     flush: Mutex<flush::Flush>,
     buffers: ArrayQueue<Box<Staged>>,
-    /// Retention removes nothing from here on.
-    keep_from: AtomicU64,
+    /// Retention removes nothing from here on, for each that may say so ([`retention::KeptFor`]).
+    keep_from: [AtomicU64; 2],
     /// End of the segment that retention would remove next and may not; 0: none.
     retention_waits_for: AtomicU64,
     failure: OnceLock<Failure>,
@@ -149,7 +149,7 @@ impl CommitLog {
             writer: Combiner::default(),
             flush: Mutex::default(),
             buffers: ArrayQueue::new(64),
-            keep_from: AtomicU64::new(u64::MAX),
+            keep_from: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
             retention_waits_for: AtomicU64::new(0),
             failure: OnceLock::new(),
             on_failure: OnceLock::new(),

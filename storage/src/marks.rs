@@ -273,6 +273,25 @@ impl Watermarks {
         }
     }
 
+    /// The log, which is empty, begins at `base`: as far as it goes it is durable and confirmed. Whoever
+    /// waits still does, until [`Watermarks::cut`].
+    pub(crate) fn begin_at(&self, base: PhysicalOffset) {
+        let mut state = self.lock();
+        let epoch = state.marks.epoch;
+        state.marks = Marks {
+            epoch,
+            min: base,
+            appended: base,
+            written: base,
+            flushed: base,
+            confirmed: base,
+            dispatched: base,
+        };
+        for mark in [&self.appended, &self.written, &self.confirmed, &self.dispatched] {
+            mark.store(base.0, Ordering::Release);
+        }
+    }
+
     /// What was confirmed above `end` no longer is: the operator chose another node's log.
     pub(crate) fn retract(&self, end: PhysicalOffset) {
         let mut state = self.lock();

@@ -419,8 +419,9 @@ fn clear_tail(
             keep_orphan(directory, holder, from..to, epoch)?;
         }
     }
-    let later = segments.iter().rposition(|segment| segment.start < end || segment.start.0 == 0);
-    let later = segments.split_off(later.map_or(0, |index| index + 1));
+    // The first one stays: it says where the log begins.
+    let kept = segments.iter().rposition(|segment| segment.start < end).map_or(1, |index| index + 1);
+    let later = segments.split_off(kept.min(segments.len()));
     move_to_orphans(directory, &later, epoch, orphaned)?;
     if let Some(last) = segments.last_mut() {
         if last.file.len() < segment_bytes {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use staticfire_storage::disk::SimulatedDisk;
 use staticfire_storage::verify::verify;
 use staticfire_storage::{
-    Message, PhysicalOffset, QueueId, QueueOffset, Retention, Store, StoreOptions, SystemClock, TopicName,
+    KeptFor, Message, PhysicalOffset, QueueId, QueueOffset, Retention, Store, StoreOptions, SystemClock,
+    TopicName,
 };
 
 fn open(disk: &SimulatedDisk) -> Store {
@@ -35,14 +36,14 @@ fn retention_leaves_what_is_needed() {
         append(&store, "orders");
     }
     let needed = PhysicalOffset(2048 + 100);
-    store.keep_from(needed);
+    store.keep_from(KeptFor::State, needed);
     store.retain().unwrap();
     assert_eq!(store.marks().min, PhysicalOffset(2048), "the segment that holds it stays");
     assert_eq!(store.retention_waits_for(), Some(PhysicalOffset(4096)));
-    store.keep_from(PhysicalOffset(4096));
+    store.keep_from(KeptFor::State, PhysicalOffset(4096));
     store.retain().unwrap();
     assert_eq!(store.marks().min, PhysicalOffset(4096));
-    store.keep_from(store.marks().dispatched);
+    store.keep_from(KeptFor::State, store.marks().dispatched);
     store.retain().unwrap();
     assert!(store.marks().min > PhysicalOffset(4096));
     assert_eq!(store.retention_waits_for(), None, "only its own limits hold it now");

@@ -8,7 +8,7 @@ use staticfire::protocol::json;
 use staticfire::replication::{Failover, Mode, NodeId};
 use staticfire::sim::{Cluster, Node, Running, cases};
 use staticfire::storage::disk::SimulatedDisk;
-use staticfire::storage::{QueueId, QueueOffset, Retention};
+use staticfire::storage::{PhysicalOffset, QueueId, QueueOffset, Retention};
 use staticfire::transport::Command;
 
 use crate::world::{TOPIC, cluster, group_options, leader, ms, node, raft, send, started};
@@ -247,6 +247,23 @@ fn with_little_room(seed: u64) -> Cluster {
     })
 }
 
+/// Makes enough noise for everything else to expire.
+fn fill(cluster: &Running, leader: Node) {
+    let noise = || {
+        let mut noise = send(&"x".repeat(20_000));
+        noise.ext = noise
+            .ext
+            .iter()
+            .map(|(name, value)| (name, if value == TOPIC { "noise" } else { value }))
+            .collect();
+        noise
+    };
+    for _ in 0..8 {
+        (0..10).for_each(|_| drop(done(cluster, leader, noise())));
+        cluster.run_for(ms(10_000));
+    }
+}
+
 /// Retention removed all messages of a queue, and a replica has nothing of it; when it leads, numbers go on.
 /// proves: I14, I30, I42
 #[test]
@@ -258,19 +275,7 @@ fn a_queue_whose_messages_expired_keeps_its_numbers_on_whoever_leads() {
     done(&cluster, old, group("C", 5));
     (0..5).for_each(|_| drop(done(&cluster, old, send("message"))));
     done(&cluster, old, commit("C", TOPIC, 5));
-    let noise = || {
-        let mut noise = send(&"x".repeat(20_000));
-        noise.ext = noise
-            .ext
-            .iter()
-            .map(|(name, value)| (name, if value == TOPIC { "noise" } else { value }))
-            .collect();
-        noise
-    };
-    for _ in 0..8 {
-        (0..10).for_each(|_| drop(done(&cluster, old, noise())));
-        cluster.run_for(ms(10_000));
-    }
+    fill(&cluster, old);
     let emptied = |cluster: &Running, at: Node| {
         let queue = cluster.store(at).unwrap().queue(TOPIC, QueueId(0)).unwrap();
         assert_eq!((queue.min(), queue.max()), (QueueOffset(5), QueueOffset(5)), "{at:?}");
@@ -296,4 +301,44 @@ fn a_queue_whose_messages_expired_keeps_its_numbers_on_whoever_leads() {
     let answer = done(&cluster, fresh, send("the next one"));
     assert_eq!(answer.ext.get("queueOffset"), Some("5"));
     cluster.violation().unwrap();
+}
+
+/// A node that ends below what the others keep, because it was away or because its disk is new, begins where
+/// their logs begin, takes the state of the group from the checkpoint there, and can lead.
+/// proves: I14, I30, I42, I47, M20
+#[test]
+fn who_begins_anew_takes_the_state_from_the_checkpoint() {
+    for empty in [false, true] {
+        let mut cluster = started(with_little_room(5));
+        let old = leader(&cluster);
+        done(&cluster, old, create(TOPIC, 1));
+        done(&cluster, old, create("noise", 1));
+        done(&cluster, old, group("C", 5));
+        (0..5).for_each(|_| drop(done(&cluster, old, send("message"))));
+        cluster.run_for(ms(500));
+        let away = (0..3).map(node).find(|other| *other != old).unwrap();
+        cluster.power_cut(away);
+        done(&cluster, old, commit("C", TOPIC, 5));
+        fill(&cluster, old);
+        assert!(cluster.store(old).unwrap().marks().min > PhysicalOffset(0));
+        if empty {
+            cluster.replace_disk(away, SimulatedDisk::new(77));
+        }
+        cluster.restart(away);
+        cluster.run_for(ms(3000));
+        let min = |at: Node| cluster.store(at).unwrap().marks().min;
+        assert!(min(away) > PhysicalOffset(0), "it began anew");
+        assert_eq!(cluster.broker(away).unwrap().node_view().trouble(), None);
+
+        let Node::Broker { id, .. } = away else { unreachable!("a broker") };
+        cluster.broker(old).unwrap().transfer(Some(NodeId(u32::from(id) + 1)));
+        cluster.run_for(ms(1000));
+        assert_eq!(leader(&cluster), away);
+        assert!(topic_at(&cluster, away, TOPIC).is_some());
+        assert_eq!(retries_at(&cluster, away, "C"), Some(5));
+        assert_eq!(committed(&cluster, away, "C", TOPIC), Some(5));
+        let answer = done(&cluster, away, send("the next one"));
+        assert_eq!(answer.ext.get("queueOffset"), Some("5"));
+        cluster.violation().unwrap();
+    }
 }

@@ -1,10 +1,10 @@
 //! Events become inputs of the replica, and its effects are carried out.
 
 use bytes::Bytes;
-use staticfire_storage::{AppendError, Durability, Epoch, LeadError, PhysicalOffset};
+use staticfire_storage::{AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position};
 
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
-use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes};
+use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes, resync};
 
 /// How often a fence looks whether the last producers have finished: for a good part of a second.
 const FENCE_PATIENCE: u32 = 1_000_000;
@@ -97,14 +97,7 @@ impl Inner {
             Effect::Take { from } => self.take(state, from),
             Effect::Restart => state.incoming.clear(),
             Effect::Truncate(to) => self.truncate(state, to),
-            Effect::Reset(base) => {
-                let what = format!(
-                    "the leader keeps nothing before {}, and this node ends before: copy the data directory of \
-                     another node here",
-                    base.end
-                );
-                self.fail(state, &what);
-            }
+            Effect::Reset(base) => self.reset(state, base),
             Effect::Confirm { epoch, end } => self.store.confirm(epoch, end),
             Effect::Gate { open } => {
                 if let Role::Leader { accepts, .. } = &mut state.role {
@@ -129,7 +122,10 @@ impl Inner {
                 match self.store.slices(from, upto) {
                     Ok(records) => records,
                     // Retention was faster: whoever asked asks again, and learns what is left.
-                    Err(_) => return request.connection.close(),
+                    Err(_) => {
+                        request.connection.close();
+                        return self.marks(state);
+                    }
                 }
             }
             _ => Vec::new(),
@@ -228,17 +224,29 @@ impl Inner {
             Failover::Master { .. } | Failover::Slave => self.store.retract(to),
         };
         let noted = cut.map_err(|error| error.to_string()).and_then(|()| {
-            // Before other bytes stand there. Without room the note goes, and the log is read instead.
-            let directory = &**self.store.directory();
-            let noted = notes::write_epochs(directory, state.replica.log());
-            noted.or_else(|_| notes::remove_epochs(directory)).map_err(|error| error.to_string())
+            // Before other bytes stand there.
+            notes::write_epochs(&**self.store.directory(), state.replica.log())
+                .map_err(|error| error.to_string())
         });
         match noted {
             Ok(()) => {
+                self.noted(state);
                 self.observer.cut(to, end);
                 self.step(state, Input::CutDone);
             }
             Err(error) => self.fail(state, &format!("the log cannot be cut at {to}: {error}")),
+        }
+    }
+
+    fn reset(&self, state: &mut State, base: Position) {
+        state.incoming.clear();
+        match resync::begin(&self.store, base) {
+            Ok(()) => {
+                self.noted(state);
+                self.observer.restarted(base);
+                self.step(state, Input::CutDone);
+            }
+            Err(error) => self.fail(state, &format!("the log cannot begin anew at {}: {error}", base.end)),
         }
     }
 
@@ -249,17 +257,25 @@ impl Inner {
         }
     }
 
-    /// The epochs found so far need not be looked for again. A new one is noted at once: retention may
-    /// remove its barrier, and then nothing else tells of it.
+    /// The epochs found so far need not be looked for again, and retention may remove their barriers. A
+    /// new one is noted at once, others now and then or when retention waits for it.
     fn note_epochs(&self, state: &mut State) {
         let log = state.replica.log();
         let newest = log.last().epoch;
         let grown = log.end().since(state.noted.end).is_none_or(|grown| grown >= NOTE_EVERY);
-        if (grown || newest != state.noted.epoch)
+        let awaited = self.store.retention_waits_for();
+        let awaited = awaited.is_some_and(|wanted| state.noted.end < wanted && wanted <= log.end());
+        if (grown || awaited || newest != state.noted.epoch)
             && notes::write_epochs(&**self.store.directory(), log).is_ok()
         {
-            state.noted = log.last();
+            self.noted(state);
         }
+    }
+
+    /// The epochs of the log as it is are noted.
+    fn noted(&self, state: &mut State) {
+        state.noted = state.replica.log().last();
+        self.store.keep_from(KeptFor::Replication, state.noted.end);
     }
 
     fn show_role(&self, state: &mut State) {

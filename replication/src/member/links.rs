@@ -97,6 +97,13 @@ impl Inner {
     /// Asks another node; the answer, or that there will be none, comes as an event.
     pub(crate) fn ask(&self, to: NodeId, request: Request) {
         let mut links = self.links.lock();
+        if matches!(request, Request::TakeOver { .. })
+            && let Some(Link::Open(old)) = links.get(&to)
+        {
+            // It is said once, and the machine over there may have failed since the connection was opened.
+            old.close();
+            links.remove(&to);
+        }
         match links.get_mut(&to) {
             Some(Link::Open(connection)) if connection.is_open() => {
                 let connection = connection.clone();

@@ -264,7 +264,11 @@ impl Replica {
         following.in_flight = following.in_flight.saturating_sub(1);
         following.round = following.round.max(round);
         match following.phase {
-            Phase::Probing(at) if at.end < base.end => self.reset(leader, at, effects),
+            Phase::Probing(at) if at.end < base.end => {
+                if !self.contradicts(leader, at, effects) {
+                    self.reset(at, effects);
+                }
+            }
             Phase::Probing(at) if at.end < last.end => self.cut(leader, at, effects),
             Phase::Probing(at) => {
                 following.phase = Phase::Copying(at.end);
@@ -346,8 +350,12 @@ impl Replica {
     }
 
     fn below(&mut self, leader: NodeId, base: Position, effects: &mut Vec<Effect>) {
-        if matches!(self.following(), Some(Following { phase: Phase::Probing(_), .. })) {
-            self.reset(leader, base, effects);
+        if let Some(Following { phase: Phase::Probing(at), .. }) = self.following() {
+            // What both have ends no later than what was asked for, nor than what the leader keeps begins.
+            let common = Position { end: at.end.min(base.end), ..base };
+            if !self.contradicts(leader, common, effects) {
+                self.reset(base, effects);
+            }
         }
     }
 
@@ -364,9 +372,11 @@ impl Replica {
         self.begin_cut(Effect::Truncate(to.end), effects);
     }
 
-    fn reset(&mut self, leader: NodeId, base: Position, effects: &mut Vec<Effect>) {
-        if self.contradicts(leader, base, effects) {
-            return;
+    /// What the leader keeps begins at `base`. All before it was confirmed once, so who begins there counts
+    /// for it; this node claims nothing else from here on.
+    fn reset(&mut self, mut base: Position, effects: &mut Vec<Effect>) {
+        if self.settings.planted("base-epoch") {
+            base.epoch = staticfire_storage::Epoch(0);
         }
         self.log = EpochTable::new(base, &[], base.end).unwrap_or_default();
         (self.flushed, self.confirmed) = (base.end, base.end);

@@ -18,7 +18,8 @@ use staticfire_replication::{
 };
 use staticfire_storage::disk::SimulatedDisk;
 use staticfire_storage::{
-    Clock, Durability, Message, Outcome, PhysicalOffset, QueueId, Receipt, Store, StoreOptions, TopicName,
+    Clock, Durability, Message, OpenError, Outcome, PhysicalOffset, Position, QueueId, Receipt, Retention,
+    Store, StoreOptions, TopicName,
 };
 use staticfire_transport::memory::{EventSource, Host, Network};
 use staticfire_transport::{Monotonic, Runtime};
@@ -63,10 +64,17 @@ impl MemberObserver for Heard {
         self.0.lock().unwrap().push(format!("cut {}", end.0 - to.0));
     }
 
+    fn restarted(&self, base: Position) {
+        self.0.lock().unwrap().push(format!("restarted at {}", base.end));
+    }
+
     fn failed(&self, what: &str) {
         self.0.lock().unwrap().push(what.to_owned());
     }
 }
+
+/// Retention keeps so many bytes, if somebody asks for it.
+const KEPT: u64 = 64 << 10;
 
 pub struct Node {
     pub host: Host,
@@ -79,7 +87,7 @@ pub struct Node {
 pub struct Cluster {
     pub network: Network,
     disks: Arc<Disks>,
-    nodes: Vec<Option<Node>>,
+    pub nodes: Vec<Option<Node>>,
     pub failover: Vec<Failover>,
 }
 
@@ -117,17 +125,35 @@ impl Cluster {
         self.try_boot(index, disk).unwrap();
     }
 
+    /// Starts a node whose disk may fail while it starts.
+    pub fn boot_if_whole(&mut self, index: usize, disk: SimulatedDisk) {
+        match self.open(index, &disk) {
+            Ok(store) => drop(self.join(index, disk, store)),
+            Err(error) => assert!(disk.is_gone(), "{error}"),
+        }
+    }
+
     fn try_boot(&mut self, index: usize, disk: SimulatedDisk) -> Result<(), MemberError> {
+        let store = self.open(index, &disk).unwrap();
+        self.join(index, disk, store)
+    }
+
+    fn open(&self, index: usize, disk: &SimulatedDisk) -> Result<Store, OpenError> {
         let host = self.network.host(ip(index));
         let clock = host.clone();
         let micros = |at: Monotonic| u64::try_from(at.since_start().as_micros()).unwrap();
         disk.set_clock(move || (micros(clock.now()), clock.wall_ms()));
         self.disks.0.lock().unwrap().push(disk.clone());
-        let mut options = StoreOptions::on(disk.directory(), Arc::new(HostClock(host.clone())));
+        let mut options = StoreOptions::on(disk.directory(), Arc::new(HostClock(host)));
         (options.segment_bytes, options.queue_file_entries) = (64 << 10, 100);
         options.durability = Durability::Confirmed;
         options.rules.system_topic = Some(control_topic());
-        let store = Store::open(options).unwrap();
+        options.retention = Retention { age_ms: None, bytes: Some(KEPT) };
+        Store::open(options)
+    }
+
+    fn join(&mut self, index: usize, disk: SimulatedDisk, store: Store) -> Result<(), MemberError> {
+        let host = self.network.host(ip(index));
         let members: Vec<NodeId> = (0..self.failover.len()).map(|n| NodeId(n as u32 + 1)).collect();
         let peers: BTreeMap<_, _> = members.iter().map(|id| (*id, address(id.0 as usize - 1))).collect();
         let group = Group::new(members.clone(), members[index]).unwrap();
@@ -204,6 +230,13 @@ impl Cluster {
         let told_later = Box::new(move |outcome| *tell.lock().unwrap() = Some(outcome));
         self.node(index).store.when(Durability::Confirmed, receipt.position(), told_later);
         told
+    }
+
+    /// Everything that a node keeps of its log, and where that begins.
+    pub fn log(&self, index: usize) -> (PhysicalOffset, Vec<u8>) {
+        let store = &self.node(index).store;
+        let marks = store.marks();
+        (marks.min, store.slices(marks.min, marks.written).unwrap().concat())
     }
 
     pub fn bodies(&self, index: usize) -> Vec<String> {

@@ -20,8 +20,8 @@ use std::time::Duration;
 use staticfire_replication::Role;
 use staticfire_storage::properties::TAGS;
 use staticfire_storage::{
-    AppendError, Durability, Epoch, Message, Outcome, PhysicalOffset, Position, QueueId, QueueOffset,
-    ReadError, Step, TopicName,
+    AppendError, Durability, Epoch, KeptFor, Message, Outcome, PhysicalOffset, Position, QueueId,
+    QueueOffset, ReadError, Step, TopicName,
 };
 
 use super::record::{self, Row};
@@ -194,11 +194,14 @@ impl Shared {
         let from = match &confirmed.state {
             Ok(state) => state.needed_from(),
             Err(error) => {
-                self.state_trouble(error);
+                // Without a checkpoint a copy that begins anew has not got far enough.
+                if !matches!(error, StateError::Incomplete { .. }) {
+                    self.state_trouble(error);
+                }
                 self.store.marks().min
             }
         };
-        self.store.keep_from(from);
+        self.store.keep_from(KeptFor::State, from);
     }
 
     fn state_trouble(&self, error: &StateError) {
@@ -211,11 +214,12 @@ impl Shared {
     pub fn follow_state(&self) {
         let Some(keeping) = self.keeping() else { return };
         let mut confirmed = lock(&keeping.confirmed);
-        let (_, end) = self.state_bounds();
+        let (first, end) = self.state_bounds();
         let Confirmed { state, leads } = &mut *confirmed;
-        let Ok(known) = state else {
-            // A checkpoint may have come.
-            return self.load(&mut confirmed);
+        let known = match state {
+            Ok(known) if known.next() >= first => known,
+            // A checkpoint may have come, or the log begins anew.
+            _ => return self.load(&mut confirmed),
         };
         let was_blank = known.next() == QueueOffset(0);
         let mut rows = Vec::new();
@@ -308,7 +312,13 @@ impl Shared {
         self.follow_state();
         let mut logging = lock(&keeping.logging);
         let mut confirmed = lock(&keeping.confirmed);
-        let Ok(state) = &confirmed.state else { return false };
+        let state = match &confirmed.state {
+            Ok(state) => state,
+            Err(error) => {
+                self.state_trouble(error);
+                return false;
+            }
+        };
         let is_blank = state.next() == QueueOffset(0);
         self.show(state);
         // A group that has no state yet begins with what its first leader has.
@@ -345,6 +355,11 @@ impl Shared {
         if confirmed.state.as_ref().is_ok_and(|state| state.next() > end) {
             self.load(&mut confirmed);
         }
+    }
+
+    /// The log begins anew: nothing is known until a checkpoint comes, and the tables stay as they were.
+    pub fn state_after_restart(&self) {
+        self.load_state();
     }
 
     /// Puts what changed since the last time into the log. The position behind which all changes are;

@@ -49,6 +49,11 @@ impl CommitLog {
         self.head().accepting = true;
     }
 
+    /// It has producers of its own.
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.head().accepting
+    }
+
     /// The bytes from `from` up to `to`, one slice for each segment.
     ///
     /// # Errors
@@ -125,6 +130,42 @@ impl CommitLog {
             let error = io::Error::new(error.kind(), error.to_string());
             self.fail(Failure::cut(error));
         })
+    }
+
+    /// Empties a fenced log and lets it begin at `base`, the start of a segment; the marks are moved by
+    /// the caller. What it held becomes an orphan. Done again when the machine failed half way: nothing of
+    /// the old log is relied on.
+    ///
+    /// # Errors
+    /// The system's error; the log has failed.
+    pub(crate) fn restart(&self, base: PhysicalOffset, file: &mut StateFile) -> io::Result<()> {
+        let min = self.marks.snapshot().min;
+        let gone =
+            state::State { durable: PhysicalOffset(0), queues_complete: PhysicalOffset(0), ..file.state() };
+        let emptied = file.write(gone).and_then(|()| self.truncate(min, file));
+        emptied.and_then(|()| self.begin_at(base, file)).inspect_err(|error| {
+            let error = io::Error::new(error.kind(), error.to_string());
+            self.fail(Failure::cut(error));
+        })
+    }
+
+    /// An empty log goes on at `base`.
+    fn begin_at(&self, base: PhysicalOffset, file: &mut StateFile) -> io::Result<()> {
+        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        for segment in self.segments.all().into_iter().filter(|segment| segment.start != base) {
+            self.segments.forget(segment.start);
+            self.directory.remove(&path(segment.start))?;
+        }
+        match self.segments.find(base) {
+            Some(_) => self.directory.sync(FOLDER)?,
+            None => self.segments.create(base)?,
+        }
+        // With its length: a file of length 0 would be taken for one that was never used.
+        self.segments.find(base).map_or(Ok(()), |segment| segment.file.sync())?;
+        file.write(state::State { durable: base, queues_complete: base, ..file.state() })?;
+        let mut head = self.head();
+        (head.end, head.segment, head.facts) = (base, None, Facts::from(base));
+        Ok(())
     }
 
     fn carry_out(&self, cut: Cut, file: &mut StateFile) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Removing whole segments: the oldest that may go, and those made ahead of time and never used.
 
 use std::io;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::CommitLog;
@@ -22,12 +23,16 @@ impl CommitLog {
         retention: &Retention,
         noted: PhysicalOffset,
     ) -> io::Result<bool> {
+        // The log is not cut meanwhile.
+        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
         let marks = self.marks.snapshot();
         let safe = marks.flushed.min(marks.dispatched).min(noted);
-        let keep_from = PhysicalOffset(self.keep_from.load(Ordering::Acquire));
+        let keep_from = self.keep_from.iter().map(|from| from.load(Ordering::Acquire)).min();
+        let keep_from = PhysicalOffset(keep_from.unwrap_or(u64::MAX));
         let (mut removed, mut waits_for) = (false, PhysicalOffset(0));
         for segment in self.segments.all() {
-            if segment.end() > safe || !self.may_go(&segment, retention, marks.written)? {
+            let newest = segment.end() >= marks.written;
+            if newest || segment.end() > safe || !self.may_go(&segment, retention, marks.written)? {
                 break;
             }
             if segment.end() > keep_from {
@@ -59,8 +64,8 @@ impl CommitLog {
     /// where the log does.
     pub(crate) fn remove_unused_segments(&self) -> io::Result<()> {
         let end = self.head().end;
-        let unused: Vec<_> =
-            self.segments.all().into_iter().filter(|it| it.start >= end && it.start.0 != 0).collect();
+        // The first one stays: it says where the log begins.
+        let unused: Vec<_> = self.segments.all().into_iter().skip(1).filter(|it| it.start >= end).collect();
         for segment in unused.iter().rev() {
             self.segments.forget(segment.start);
             self.directory.remove(&path(segment.start))?;
@@ -69,11 +74,20 @@ impl CommitLog {
     }
 }
 
+/// Who needs what is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptFor {
+    /// The state of its owner, which is a function of the log.
+    State,
+    /// What replication has not noted elsewhere.
+    Replication,
+}
+
 impl crate::Store {
-    /// Retention removes nothing at or behind `position` from here on: the owner needs it. Until the first
-    /// call after opening, it needs nothing.
-    pub fn keep_from(&self, position: PhysicalOffset) {
-        self.0.log.keep_from.store(position.0, Ordering::Release);
+    /// Retention removes nothing at or behind `position` from here on, for somebody needs it. Until the first
+    /// call after opening, nobody does.
+    pub fn keep_from(&self, by: KeptFor, position: PhysicalOffset) {
+        self.0.log.keep_from[by as usize].store(position.0, Ordering::Release);
     }
 
     /// Where [`Store::keep_from`](crate::Store::keep_from) would have to be for retention to remove the next

@@ -141,6 +141,11 @@ impl QueueTable {
         first_error(queues.values().map(|queue| queue.remove()))
     }
 
+    /// Forgets all queues and removes their files, durably.
+    pub(crate) fn clear(&self) -> Result<(), QueueError> {
+        first_error(self.topics().iter().map(|topic| self.remove_topic(topic.as_str())))
+    }
+
     /// Writes the entries that only memory holds. About once a second, before a sync, at close.
     ///
     /// # Errors
