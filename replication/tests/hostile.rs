@@ -102,3 +102,68 @@ fn epochs_fit_31_bits() {
     assert!(matches!(answers[..], [Answer::Vote(VoteAnswer { granted: false, .. })]), "{answers:?}");
     assert_eq!(world.nodes[0].replica.epoch(), Epoch(1));
 }
+
+/// proves: B56: who repeats a round that nobody began answers no read
+#[test]
+fn a_round_that_was_never_told_answers_no_read() {
+    let mut world = leader_with_a_tail();
+    let request = Request::Fetch(Fetch { round: u64::MAX, ..fetch(&world, 1, 1) });
+    ask(&mut world, 2, request);
+    let mut effects = Vec::new();
+    world.nodes[0].replica.step(0, Input::Read(Token(7)), &mut effects);
+    let ready = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::ReadReady { token: Token(7), .. }))
+    };
+    assert!(!ready(&effects), "{effects:?}");
+    // The round that was begun with the read, repeated by a majority.
+    let request = Request::Fetch(Fetch { round: 1, ..fetch(&world, 1, 1) });
+    let input = Input::Request { from: NodeId(2), token: Token(9), request };
+    world.nodes[0].replica.step(0, input, &mut effects);
+    assert!(ready(&effects), "{effects:?}");
+}
+
+fn told(world: &mut World, from: u32, answer: FetchAnswer) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let input = Input::Answer { from: NodeId(from), answer: Answer::Fetch(answer) };
+    world.nodes[1].replica.step(0, input, &mut effects);
+    effects
+}
+
+/// proves: B50, B54: records at another place than the next, of another session, an old epoch, or from somebody who
+/// does not lead are not taken; what is called confirmed beyond the own end, or less than before, is neither
+#[test]
+fn a_follower_takes_what_comes_next_from_its_leader_and_nothing_else() {
+    let mut world = leader_with_a_tail();
+    let session = world.nodes[1].replica.session();
+    let records = |session, epoch, from, upto, confirmed| FetchAnswer::Records {
+        session,
+        epoch: Epoch(epoch),
+        from: PhysicalOffset(from),
+        upto: PhysicalOffset(upto),
+        end: PhysicalOffset(upto),
+        confirmed: PhysicalOffset(confirmed),
+        round: 0,
+    };
+    let takes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Take { .. }));
+    assert!(world.nodes[1].replica.is_copying());
+    for (from, answer) in [
+        (1, records(session - 1, 1, 1, 2, 2)),
+        (1, records(session + 1, 1, 1, 2, 2)),
+        (1, records(session, 0, 1, 2, 2)),
+        (3, records(session, 1, 1, 2, 2)),
+        (2, records(session, 1, 1, 2, 2)),
+    ] {
+        let effects = told(&mut world, from, answer);
+        assert!(effects.is_empty(), "{from} {answer:?}: {effects:?}");
+    }
+    // Beyond its own end nothing is confirmed here, and nothing is taken back.
+    for confirmed in [u64::MAX, 0] {
+        let effects = told(&mut world, 1, records(session, 1, 1, 1, confirmed));
+        assert!(!takes(&effects));
+        assert_eq!(world.nodes[1].replica.confirmed(), PhysicalOffset(1));
+    }
+    // A gap: nothing is taken, and it asks again from its end, in a new session.
+    let effects = told(&mut world, 1, records(session, 1, 5, 9, 1));
+    assert!(!takes(&effects) && effects.contains(&Effect::Restart), "{effects:?}");
+    assert_eq!(world.nodes[1].replica.session(), session + 1);
+}

@@ -204,7 +204,7 @@ impl Replica {
         let counts_earlier_lives = self.settings.planted("Z30");
         let (known, has) = (self.log.common(fetch.at.epoch), self.log.has(fetch.at) || undetected);
         let Some(leading) = self.leading() else { return self.refuse(token, 0, effects) };
-        let (epoch, session) = (leading.epoch, fetch.session);
+        let (epoch, session, newest_round) = (leading.epoch, fetch.session, leading.round);
         let follower = leading.followers.entry(from).or_default();
         if session < follower.session {
             let newest = follower.session;
@@ -212,7 +212,10 @@ impl Replica {
         }
         follower.heard_ms = Some(now);
         follower.learner = fetch.learner;
-        follower.round = follower.round.max(fetch.round);
+        // One that was never told would answer for reads to come (B56).
+        if fetch.round <= newest_round {
+            follower.round = follower.round.max(fetch.round);
+        }
         let mut void = Vec::new();
         if session > follower.session {
             follower.session = session;
