@@ -10,40 +10,37 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use staticfire::protocol::body::{
-    AssignmentRequest, ClusterInfo, ConsumeStats, ConsumerConnection, ConsumerIdList, ConsumerOffsetTable,
-    DelayOffsetTable, HeartbeatData, KvTable, LockRequest, LockResponse, RegisterBrokerBody, ResetOffsetBody,
-    SubscriptionGroupConfig, SubscriptionGroupTable, TopicConfigList, TopicRouteData, TopicStatsTable,
-    TopicTable,
-};
+use staticfire::protocol::body::*;
 use staticfire::protocol::json;
+
+/// Runs [`again`] with the body of this number, in the order in which they stand here.
+macro_rules! choose {
+    ($kind:expr, $text:expr; $($body:ident)*) => {{
+        let each: &[fn(&[u8])] = &[$(again::<$body>),*];
+        each[usize::from($kind) % each.len()]($text);
+    }};
+}
 
 fuzz_target!(|input: &[u8]| {
     let Some((kind, text)) = input.split_first() else { return };
-    match kind % 20 {
-        0 => again::<HeartbeatData>(text),
-        1 => again::<TopicRouteData>(text),
-        2 => again::<ClusterInfo>(text),
-        3 => again::<TopicTable>(text),
-        4 => again::<ConsumerOffsetTable>(text),
-        5 => again::<ResetOffsetBody>(text),
-        6 => again::<LockRequest>(text),
-        7 => again::<SubscriptionGroupConfig>(text),
-        // Their floating-point numbers may lose a last digit.
-        8 => drop(json::from_slice_tolerant::<TopicStatsTable>(text)),
-        9 => drop(json::from_slice_tolerant::<ConsumeStats>(text)),
-        10 => again::<LockResponse>(text),
-        11 => again::<ConsumerIdList>(text),
-        12 => again::<KvTable>(text),
-        13 => again::<TopicConfigList>(text),
-        14 => again::<SubscriptionGroupTable>(text),
-        15 => again::<ConsumerConnection>(text),
-        16 => again::<DelayOffsetTable>(text),
-        17 => again::<AssignmentRequest>(text),
+    match kind {
         // A registration, perhaps packed; of a broker too old to wrap its topics.
-        18 => drop(RegisterBrokerBody::read(text, 479)),
-        _ => drop(RegisterBrokerBody::read(text, 36)),
+        0 => return drop(RegisterBrokerBody::read(text, 479)),
+        1 => return drop(RegisterBrokerBody::read(text, 36)),
+        // Their floating-point numbers may lose a last digit.
+        2 => return drop(json::from_slice_tolerant::<TopicStatsTable>(text)),
+        3 => return drop(json::from_slice_tolerant::<ConsumeStats>(text)),
+        4 => return drop(json::from_slice_tolerant::<BrokerConsumeStats>(text)),
+        _ => {}
     }
+    choose!(kind - 5, text;
+        HeartbeatData TopicRouteData ClusterInfo TopicTable ConsumerOffsetTable ResetOffsetBody LockRequest
+        SubscriptionGroupConfig LockResponse ConsumerIdList KvTable TopicConfigList SubscriptionGroupTable
+        ConsumerConnection DelayOffsetTable AssignmentRequest SubscriptionData ConsumerData ProducerData
+        MessageQueue TopicConfig DataVersion TopicList TopicOffset NodeStatus OtherNode SubscriptionGroupList
+        GroupList ClientConnection ProducerConnection ProducerInfo ProducerTable QueueAssignment
+        AssignmentResponse OffsetWrapper ConsumerStatusBody GroupSubscription QueueTimeSpan QueueTimeSpans
+        QueueEntryData QueueEntries BrokerData QueueData BrokerMemberGroup MemberGroupBody);
 });
 
 fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(text: &[u8]) {

@@ -1,4 +1,4 @@
-//! Any bytes are a record, a batch, properties, a message id, or an error; and a record that was read
+//! Any bytes are a record, a batch, properties, or an error; and a record that was read
 //! can be written again and is the same.
 
 #![no_main]
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use staticfire_storage::properties::Properties;
 use staticfire_storage::record::{RECORD_LEN_MAX, Scanned, encode, next_at, seal};
-use staticfire_storage::{MessageId, PhysicalOffset, Record, RecordCrc, batch, tag};
+use staticfire_storage::{PhysicalOffset, Record, RecordCrc, batch, tag};
 
 fuzz_target!(|input: &[u8]| {
     let bytes = Bytes::copy_from_slice(input);
@@ -28,12 +28,6 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(batch::decode(&encoded.into()), Ok(parts));
     }
     let _ = (Properties::new(&bytes).pairs().count(), Properties::new(&bytes).get("TAGS"));
-    if let Ok(text) = std::str::from_utf8(&bytes)
-        && let Ok(id) = text.parse::<MessageId>()
-    {
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert!(id.to_string().eq_ignore_ascii_case(text));
-    }
 });
 
 /// Every accessor, for its panics.

@@ -10,7 +10,14 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use staticfire_storage::disk::SimulatedDisk;
+use staticfire_storage::orphans::Orphan;
 use staticfire_storage::{Clock, Message, QueueId, Store, StoreOptions, TopicName, verify};
+
+/// What the store remembers besides RocketMQ's files: two slots, each with a checksum behind what it covers.
+const STATE: &str = "staticfire/state";
+const SLOT_LEN: usize = 4096;
+const COVERED: usize = 80;
+const ORPHANS: &str = "staticfire/orphans";
 
 /// More changes only make it less likely that one of them is reached.
 const CHANGES_MAX: usize = 8;
@@ -22,6 +29,9 @@ fuzz_target!(|input: &[u8]| {
         apply(&disk, change);
     }
     verify(&*disk.directory()).expect("the folder is there and can be read");
+    for orphan in Orphan::all(&*disk.directory()).unwrap_or_default() {
+        drop(orphan.records(&*disk.directory()).map(|records| records.count()));
+    }
     let Ok(store) = Store::open(options(&disk)) else { return };
     if store.append(&message(1)).is_ok() {
         disk.complete_all();
@@ -83,7 +93,7 @@ fn apply(disk: &SimulatedDisk, change: &[u8]) {
     // Changes before this one may have removed everything.
     let Some(path) = files.get(usize::from(*file) % files.len().max(1)) else { return };
     let at = usize::from(u16::from_be_bytes([*high, *low]));
-    match what % 6 {
+    match what % 8 {
         0 => edit(disk, path, |content| {
             content.iter_mut().skip(at).zip(bytes).for_each(|(byte, new)| *byte = *new);
         }),
@@ -101,10 +111,34 @@ fn apply(disk: &SimulatedDisk, change: &[u8]) {
             // A folder may be in the way.
             drop(disk.put(&format!("{folder}/{number:020}"), &disk.contents(path).unwrap_or_default()));
         }
+        // A number in one of our marks or RocketMQ's, with a checksum that holds.
+        5 => edit(disk, path, |content| {
+            let number = (u64::from(bytes[0]) << (bytes[1] % 64)).to_be_bytes();
+            content.iter_mut().skip(at / 8 * 8).zip(number).for_each(|(byte, new)| *byte = new);
+            if path == STATE {
+                content.chunks_mut(SLOT_LEN).for_each(seal);
+            }
+        }),
+        6 => {
+            let numbers = (u64::from(bytes[1]), (at as u64) << (bytes[0] % 48));
+            let orphan = format!("{ORPHANS}/{:020}-{:020}", numbers.0, numbers.1);
+            let made = ["staticfire", ORPHANS].map(|folder| disk.directory().make_directory(folder));
+            if made.iter().all(Result::is_ok) {
+                drop(disk.put(&orphan, &disk.contents(path).unwrap_or_default()));
+            }
+        }
         _ => drop(disk.directory().remove(path)),
     }
 }
 
 fn edit(disk: &SimulatedDisk, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
     disk.edit(path, change).expect("the file was just listed");
+}
+
+fn seal(slot: &mut [u8]) {
+    if let Some((covered, rest)) = slot.split_at_mut_checked(COVERED)
+        && let Some(crc) = rest.first_chunk_mut()
+    {
+        *crc = crc32fast::hash(covered).to_be_bytes();
+    }
 }
