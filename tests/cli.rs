@@ -1,5 +1,6 @@
 //! The binary as a user meets it: real processes, ports and directories.
 #![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::disallowed_methods, reason = "it stands outside, with files and processes")]
 
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;

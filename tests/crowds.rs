@@ -1,5 +1,7 @@
 //! More peers than anybody wanted, on the real binary.
+
 #![cfg(all(target_os = "linux", feature = "cli"))]
+#![allow(clippy::disallowed_methods, reason = "it stands outside, with files and processes")]
 #![expect(clippy::disallowed_types, reason = "peers without our transport")]
 
 use std::io::{BufRead, BufReader, Read, Write};

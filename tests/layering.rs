@@ -1,5 +1,7 @@
 //! How the crates hang together, and what each may use: read from cargo and from the sources.
 
+#![allow(clippy::disallowed_methods, reason = "it reads the sources")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -125,6 +127,31 @@ fn documents_name_files_that_exist() {
         }
     }
     assert!(named > 50, "the names were found: {named}");
+}
+
+/// Whoever adds a header or a body adds it to its fuzz target; and every target is built.
+#[test]
+fn every_header_and_body_is_fuzzed() {
+    let mut seen = 0;
+    for family in ["headers", "bodies"] {
+        let folder = format!("src/protocol/{}", family.replace("bodies", "body"));
+        let target = text(&root().join(format!("fuzz/fuzz_targets/{family}.rs")));
+        let named: BTreeSet<_> = target.split(|c: char| !c.is_alphanumeric()).collect();
+        for file in sources(&[&folder]) {
+            let code = text(&file);
+            let declared = code.split("pub struct ").skip(1).filter(|rest| !rest.starts_with("QueueTable"));
+            for name in declared.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next()) {
+                assert!(named.contains(name), "{name} of {} is in no fuzz target", file.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 80, "they were found: {seen}");
+    let manifest = text(&root().join("fuzz/Cargo.toml"));
+    for target in sources(&["fuzz/fuzz_targets"]) {
+        let name = target.file_stem().and_then(|stem| stem.to_str()).expect("names are text");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "fuzz/Cargo.toml names {name}");
+    }
 }
 
 /// Needs every package of the lock file on the machine: `cargo fetch --locked` first.

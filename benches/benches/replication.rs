@@ -11,6 +11,8 @@
 //! A link of 20 ms is a relay that keeps what a node sends for 10 ms, each way. How long nobody is acknowledged
 //! while a leader hands over or dies is measured with real clients by `tests/processes`.
 
+#![allow(clippy::disallowed_methods, reason = "it stands outside, with files and processes")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

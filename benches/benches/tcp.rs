@@ -12,6 +12,8 @@
 //! Sends that travel alone are measured with server and load generator on one processor, where they cost
 //! what they make the server do, and on two, where a sleeping processor has to be woken for each.
 
+#![allow(clippy::disallowed_methods, reason = "a folder for the log")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -8,7 +8,11 @@
 //! `STATICFIRE_BENCH_READS` (16,000), `STATICFIRE_BENCH_PACED` (10,000),
 //! `STATICFIRE_BENCH_PRODUCERS` (64), `STATICFIRE_BENCH_FLUSHED` (30 appends each).
 
-#![expect(clippy::disallowed_types, reason = "the floor is made of plain files")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "plain files and producers on threads"
+)]
 
 use std::fs::File;
 use std::hint::black_box;

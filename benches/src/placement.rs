@@ -4,6 +4,8 @@
 //! puts the two processes: on one processor a few µs, on two processors that went to sleep in between ten
 //! times as much. It decides anew every few milliseconds, so whoever compares servers decides for it.
 
+#![allow(clippy::disallowed_methods, reason = "the system says in files which threads there are")]
+
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

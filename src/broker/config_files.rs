@@ -193,6 +193,7 @@ mod tests {
             Self(folder, files)
         }
 
+        #[allow(clippy::disallowed_methods, reason = "as another program would")]
         fn put(&self, name: &str, text: &str) {
             std::fs::write(self.0.path().join("config").join(name), text).unwrap();
         }

@@ -163,6 +163,7 @@ impl std::error::Error for SettingsError {}
 
 impl File {
     /// Reads the file, or nothing when there is none to read.
+    #[allow(clippy::disallowed_methods, reason = "the file of the operator lies anywhere")]
     pub fn read(path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let unreadable = |why: String| SettingsError::Unreadable { file: path.to_owned(), why };

@@ -140,8 +140,10 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
-    /// Wraps a record that came from `broker_name`, unpacking its body.
-    pub(super) fn new(record: Record, broker_name: &str) -> Self {
+    /// Wraps a record that came from `broker_name`, unpacking its body. Pulls and pushes do it; here for
+    /// who has records from elsewhere, a store for example.
+    #[must_use]
+    pub fn new(record: Record, broker_name: &str) -> Self {
         let queue_id = i32::try_from(record.queue().0).unwrap_or(i32::MAX);
         let topic = record.property(properties::RETRY_TOPIC).filter(|_| is_retry(record.topic()));
         let queue = MessageQueue::new(topic.unwrap_or(record.topic()), broker_name, queue_id);

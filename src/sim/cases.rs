@@ -1,5 +1,7 @@
 //! Runs one property for many seeds.
 
+#![allow(clippy::disallowed_methods, reason = "each seed is a run of its own, and processors are many")]
+
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

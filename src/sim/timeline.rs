@@ -77,6 +77,7 @@ impl Running {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "a page for a human, not a part of the run")]
     fn try_write_timeline(&self) -> io::Result<PathBuf> {
         let folder = env::var_os(FOLDER).map_or_else(|| env::temp_dir().join("staticfire"), PathBuf::from);
         let test = thread::current().name().unwrap_or("case").replace(|it: char| !it.is_alphanumeric(), "-");

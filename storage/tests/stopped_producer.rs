@@ -253,6 +253,7 @@ proptest! {
 
 /// proves: D2, I2: whoever appends while the store is closed is told the truth
 #[test]
+#[allow(clippy::disallowed_methods, reason = "producers that race need threads")]
 fn producers_race_with_a_close() {
     for round in 0..20 {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
 //! What a user of the store may rely on, on real files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test waits for the real disk")]
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use staticfire_storage::{
     Durability, Message, Outcome, QueueId, QueueOffset, Store, StoreOptions, TopicName,
@@ -38,7 +40,8 @@ fn what_was_appended_is_read_back_in_order() {
         staticfire_storage::Position { epoch: store.marks().epoch, end: store.marks().appended },
         Box::new(move |outcome| done.send(outcome).unwrap()),
     );
-    assert_eq!(dispatched.iter().next(), Some(Outcome::Reached));
+    let reached = dispatched.recv_timeout(Duration::from_secs(30));
+    assert_eq!(reached, Ok(Outcome::Reached));
     for queue in 0..3 {
         let queue = store.queue("orders", QueueId(queue)).unwrap();
         let mut next = queue.min();

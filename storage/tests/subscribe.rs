@@ -201,6 +201,7 @@ proptest! {
 
 /// proves: C2, M8: a thread that blocks sees everything that other threads append, up to the close
 #[test]
+#[allow(clippy::disallowed_methods, reason = "followers that block need threads")]
 fn a_thread_follows_what_others_append() {
     const EACH: u64 = 500;
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //! (`hostile.rs`, which says how it is run).
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "it stands outside, with files and processes")]
 
 mod group;
 #[cfg(target_os = "linux")]

@@ -71,6 +71,7 @@ fn a_client_has_one_connection_to_each_peer() {
 /// Nothing above knows which transport it is on: the same story on sockets and a real disk.
 /// proves: M43, M45, M46, M47
 #[test]
+#[allow(clippy::disallowed_methods, reason = "outside of the runtime, only blocking waits")]
 fn the_same_client_works_on_sockets() {
     let tcp = Tcp::start(TcpOptions::default()).expect("threads start");
     let free = |port| SocketAddr::from(([127, 0, 0, 1], port));

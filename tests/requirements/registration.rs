@@ -103,6 +103,7 @@ fn m07_a_broker_holds_one_connection_to_each_name_server() {
 /// proves: M7
 #[test]
 #[cfg(target_os = "linux")]
+#[allow(clippy::disallowed_methods, reason = "the table is the system's")]
 fn m07_one_connection_to_each_name_server_on_sockets() {
     let tcp = Tcp::start(TcpOptions::default()).expect("threads start");
     let (transport, runtime): (Arc<dyn Transport>, Arc<dyn Runtime>) =

@@ -1,7 +1,11 @@
 //! Store directories written by RocketMQ 5.4.0, read here (see `tests/fixtures/README.md`).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, reason = "unpacking archives needs real files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "unpacking archives needs real files"
+)]
 
 mod fixture;
 mod open;
