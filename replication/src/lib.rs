@@ -23,7 +23,7 @@ mod incoming;
 mod member;
 mod message;
 mod mode;
-mod notes;
+pub mod notes;
 mod replica;
 mod resync;
 pub mod wire;

@@ -100,6 +100,11 @@ impl Role {
 pub trait MemberObserver: Send + Sync {
     /// The role changed.
     fn role(&self, _role: Role) {}
+    /// It stands for election in `epoch`: the leader hands over to it (`told`), or was not heard of for
+    /// too long. Said once for each other member.
+    fn stands(&self, _epoch: Epoch, _told: bool) {}
+    /// Nothing more is acknowledged in the epochs before this one.
+    fn fenced(&self, _epoch: Epoch) {}
     /// The log was cut at `to`; what stood above, up to `end`, is kept as an orphan.
     fn cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {}
     /// The log was dropped and begins at `base`: the leader keeps nothing from before. All that was

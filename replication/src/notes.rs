@@ -79,7 +79,11 @@ pub(crate) fn read_promise(directory: &dyn Directory) -> Result<Option<(DiskId, 
     decode_promise(&bytes).map(Some).map_err(NotesError::Promise)
 }
 
-fn decode_promise(bytes: &[u8]) -> Result<(DiskId, Promise), WireError> {
+/// Reads a promise, and whose disk gave it.
+///
+/// # Errors
+/// [`WireError`].
+pub fn decode_promise(bytes: &[u8]) -> Result<(DiskId, Promise), WireError> {
     let mut fields = checked(bytes, PROMISE_MAGIC)?;
     let disk = DiskId(fields.u64()?);
     let epoch = fields.epoch()?;
@@ -103,7 +107,9 @@ pub(crate) fn start_promise(directory: &Arc<dyn Directory>, disk: DiskId, promis
     small_file::start_replace(directory, PROMISE, &encode_promise(disk, promise), done);
 }
 
-fn encode_promise(disk: DiskId, promise: &Promise) -> Vec<u8> {
+/// A promise as it is written down.
+#[must_use]
+pub fn encode_promise(disk: DiskId, promise: &Promise) -> Vec<u8> {
     let Promise { epoch, vote, barred, floor, formed } = promise;
     let vote = vote.map_or(0, |node| u64::from(node.0) + 1);
     let head = [disk.0, epoch.0, vote, barred.0, floor.epoch.0, floor.end.0, formed.len() as u64];
@@ -140,7 +146,11 @@ pub(crate) fn read_epochs(store: &Store, new: bool) -> Result<EpochTable, NotesE
     Ok(table)
 }
 
-fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, WireError> {
+/// Reads the epochs of a log.
+///
+/// # Errors
+/// [`WireError`].
+pub fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, WireError> {
     let mut fields = checked(bytes, EPOCHS_MAGIC)?;
     let (base, end) = (fields.position()?, fields.offset()?);
     let len = fields.u64()?;
@@ -152,11 +162,17 @@ fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, WireError> {
     EpochTable::new(base, &rows, end).map_err(|_| WireError::Value)
 }
 
-pub(crate) fn write_epochs(directory: &dyn Directory, table: &EpochTable) -> io::Result<()> {
+/// The epochs of a log as they are written down.
+#[must_use]
+pub fn encode_epochs(table: &EpochTable) -> Vec<u8> {
     let Position { epoch: Epoch(epoch), end: PhysicalOffset(base) } = table.base();
     let head = [epoch, base, table.end().0, table.rows().len() as u64];
     let rows = table.rows().iter().flat_map(|row| [row.epoch.0, row.start.0]);
-    small_file::replace(directory, EPOCHS, &sealed(EPOCHS_MAGIC, head.into_iter().chain(rows)))
+    sealed(EPOCHS_MAGIC, head.into_iter().chain(rows))
+}
+
+pub(crate) fn write_epochs(directory: &dyn Directory, table: &EpochTable) -> io::Result<()> {
+    small_file::replace(directory, EPOCHS, &encode_epochs(table))
 }
 
 pub(crate) fn sealed(magic: &[u8; 8], values: impl Iterator<Item = u64>) -> Vec<u8> {

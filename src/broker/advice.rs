@@ -5,7 +5,6 @@
 //! sends them back to the master.
 
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use staticfire_replication::{Advice, Load, LoadGauge, NodeId, suggest};
@@ -33,6 +32,11 @@ impl ReadLoad {
     /// Busy as the options say, in bytes in a second.
     pub const fn new(calm_to_busy: std::ops::RangeInclusive<u64>) -> Self {
         Self(Mutex::new(Window { gauge: LoadGauge::new(calm_to_busy), since: None, bytes: 0 }))
+    }
+
+    /// How busy the broker was when that was last looked at.
+    pub fn load(&self) -> Load {
+        lock(&self.0).gauge.load()
     }
 
     /// So many bytes are handed out now.
@@ -75,7 +79,7 @@ impl Shared {
             _ => MASTER_ID,
         };
         if id != MASTER_ID {
-            self.counters.advised_slave.fetch_add(1, Ordering::Relaxed);
+            *lock(&self.counters.advised_slaves).entry(id).or_default() += 1;
         }
         answer.ext.push("suggestWhichBrokerId", id);
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use staticfire_storage::{Outcome, PhysicalOffset};
 use staticfire_transport::{Command, Connection, Monotonic};
 
+use super::latency::Latency;
 use super::shared::lock;
 use crate::protocol::codes::response;
 
@@ -23,26 +24,29 @@ pub enum AnswerKind {
 }
 
 /// The answers to one turn.
-#[derive(Debug)]
 pub struct TurnAnswers {
     connection: Connection,
+    began: Monotonic,
+    latency: Arc<Latency>,
     end: PhysicalOffset,
     answers: Mutex<Vec<(AnswerKind, Command)>>,
 }
 
 impl TurnAnswers {
-    /// Answers for `connection`, all of success, about messages that end at `end`.
+    /// Answers for `connection`, all of success, about messages that came at `began` and end at `end`.
     pub fn new(
         connection: &Connection,
+        (began, latency): (Monotonic, &Arc<Latency>),
         end: PhysicalOffset,
         answers: Vec<(AnswerKind, Command)>,
     ) -> Arc<Self> {
-        Arc::new(Self { connection: connection.clone(), end, answers: Mutex::new(answers) })
+        let (connection, latency) = (connection.clone(), Arc::clone(latency));
+        Arc::new(Self { connection, began, latency, end, answers: Mutex::new(answers) })
     }
 
     /// Sends the answers, as the outcome makes them.
     pub fn settle(&self, outcome: Outcome) {
-        self.send(|answer, _| match outcome {
+        let sends = self.send(|answer, _| match outcome {
             Outcome::Reached => {}
             Outcome::Unknown => failed(
                 answer,
@@ -55,6 +59,9 @@ impl TurnAnswers {
                 "the disk failed; the message may or may not be stored",
             ),
         });
+        if outcome == Outcome::Reached && sends > 0 {
+            self.latency.acknowledged(self.began, sends);
+        }
     }
 
     /// Where the last of the messages ends.
@@ -64,10 +71,11 @@ impl TurnAnswers {
 
     /// Sends the answers because their time is up: stored, and no more is known than this code says.
     pub fn time_out(&self, (code, remark): (i32, &str)) {
-        self.send(|answer, kind| match kind {
+        let sends = self.send(|answer, kind| match kind {
             AnswerKind::Send => failed(answer, code, remark),
             AnswerKind::Other => failed(answer, response::SYSTEM_ERROR, remark),
         });
+        self.latency.late(sends);
     }
 
     /// True until the answers were sent.
@@ -75,15 +83,21 @@ impl TurnAnswers {
         !lock(&self.answers).is_empty()
     }
 
-    fn send(&self, finish: impl Fn(&mut Command, AnswerKind)) {
+    /// How many of the answers were to sends and of success, before they were finished.
+    fn send(&self, finish: impl Fn(&mut Command, AnswerKind)) -> u64 {
         let mut answers = std::mem::take(&mut *lock(&self.answers));
         if answers.is_empty() {
-            return;
+            return 0;
         }
+        let is_stored_send = |(kind, answer): &&(AnswerKind, Command)| {
+            *kind == AnswerKind::Send && answer.code == response::SUCCESS
+        };
+        let sends = answers.iter().filter(is_stored_send).count() as u64;
         answers.iter_mut().for_each(|(kind, answer)| finish(answer, *kind));
         let mut commands = answers.into_iter().map(|(_, answer)| answer).collect();
         // A peer that is gone does not need its answers.
         let _ = self.connection.send_all(&mut commands);
+        sends
     }
 }
 
@@ -93,7 +107,7 @@ fn failed(answer: &mut Command, code: i32, remark: &str) {
 }
 
 /// Turns whose answers wait, oldest first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct HeldAnswers(VecDeque<(Monotonic, Arc<TurnAnswers>)>);
 
 impl HeldAnswers {

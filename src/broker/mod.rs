@@ -22,6 +22,7 @@ pub mod delay;
 mod delivery;
 pub mod groups;
 mod held;
+mod latency;
 pub mod locks;
 pub mod membership;
 mod metrics;

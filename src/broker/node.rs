@@ -23,6 +23,7 @@ use staticfire_replication::{
 use staticfire_storage::{Epoch, PhysicalOffset, Position};
 use staticfire_transport::{Command, Connection};
 
+use super::metrics::Seen;
 use super::options::BrokerOptions;
 use super::polls::Poll;
 use super::refusal::Refusal;
@@ -146,7 +147,23 @@ pub struct Node {
     pub leaderships: AtomicU64,
     /// Bytes cut from the log.
     pub truncated: AtomicU64,
+    pub turns: Turns,
     pub state: Keeping,
+}
+
+/// How often the lead was asked for and lost, since the start.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// It stood for election, for no leader was heard of.
+    pub silence: AtomicU64,
+    /// It stood for election, for the leader handed over to it.
+    pub handed: AtomicU64,
+    /// It led and does so no more.
+    pub lost: AtomicU64,
+    /// Times that the log was closed to an epoch's producers.
+    pub fences: AtomicU64,
+    /// The last epoch it stood in.
+    stood: AtomicU64,
 }
 
 impl Node {
@@ -160,6 +177,7 @@ impl Node {
             trouble: Mutex::default(),
             leaderships: AtomicU64::new(0),
             truncated: AtomicU64::new(0),
+            turns: Turns::default(),
             state,
         }
     }
@@ -223,6 +241,11 @@ impl NodeView {
         Some(self.0.upgrade()?.node_status())
     }
 
+    /// What the broker is and has done; `None`: it is gone.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        Some(self.0.upgrade()?.seen())
+    }
+
     /// What its part in the group last could not do, in words.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -241,9 +264,13 @@ struct Told(Weak<Shared>);
 
 impl Told {
     fn trouble(&self, what: String) {
+        self.node(|node| node.tell(what));
+    }
+
+    fn node(&self, tell: impl FnOnce(&Node)) {
         let shared = self.0.upgrade();
         if let Some(node) = shared.as_ref().and_then(|shared| shared.node.as_ref()) {
-            node.tell(what);
+            tell(node);
         }
     }
 }
@@ -253,6 +280,19 @@ impl MemberObserver for Told {
         if let Some(shared) = self.0.upgrade() {
             shared.on_role(role);
         }
+    }
+
+    fn stands(&self, epoch: Epoch, told: bool) {
+        self.node(|Node { turns, .. }| {
+            if turns.stood.swap(epoch.0, Ordering::Relaxed) != epoch.0 {
+                let why = if told { &turns.handed } else { &turns.silence };
+                why.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    fn fenced(&self, _epoch: Epoch) {
+        self.node(|node| _ = node.turns.fences.fetch_add(1, Ordering::Relaxed));
     }
 
     fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
@@ -283,6 +323,9 @@ impl Shared {
         let before = std::mem::replace(&mut *lock(&node.role), role);
         if role.serves() && !before.serves() {
             node.leaderships.fetch_add(1, Ordering::Relaxed);
+        }
+        if before.serves() && !role.serves() {
+            node.turns.lost.fetch_add(1, Ordering::Relaxed);
         }
         // Name servers are told.
         self.changes.raise();

@@ -25,6 +25,7 @@ impl Shared {
             broker_name: self.options.name.clone(),
             role: "alone".to_owned(),
             failover: "none".to_owned(),
+            mode: self.mode.to_string(),
             min: marks.min.0,
             end: marks.appended.0,
             flushed: marks.flushed.0,
@@ -50,7 +51,6 @@ impl Shared {
             Failover::Slave => "slave",
         }
         .to_owned();
-        status.mode = group.mode.to_string();
         (status.serves, status.accepts) = (role.serves(), role.accepts());
         status.trouble = node.trouble();
         status.leaderships = node.leaderships.load(Ordering::Relaxed);

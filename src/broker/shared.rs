@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use staticfire_replication::Mode;
 use staticfire_storage::{PhysicalOffset, QueueOffset, ReadError, Record, Store};
 use staticfire_transport::{BoxFuture, Command, Connection, ConnectionId, Monotonic, Runtime, Transport};
 
@@ -17,6 +18,7 @@ use super::config_files::ConfigFiles;
 use super::delay::DelayQueues;
 use super::groups::Groups;
 use super::held::HeldAnswers;
+use super::latency::Latency;
 use super::locks::QueueLocks;
 use super::membership::Membership;
 use super::node::Node;
@@ -57,6 +59,8 @@ pub struct Shared {
     pub connections: Arc<Mutex<BTreeMap<ConnectionId, Connection>>>,
     /// Answers that wait for a flush.
     pub held: Mutex<HeldAnswers>,
+    /// What OK means.
+    pub mode: Mode,
     pub settling: Settling,
     /// Its part in a broker group.
     pub node: Option<Node>,
@@ -64,6 +68,8 @@ pub struct Shared {
     pub changes: Signal,
     pub stopping: AtomicBool,
     pub counters: Counters,
+    /// How long senders wait.
+    pub latency: Arc<Latency>,
     /// How much consumers take.
     pub read_load: ReadLoad,
     /// The state of the offsets that was last written to disk.
@@ -80,8 +86,8 @@ pub struct Counters {
     pub put: AtomicU64,
     /// Messages handed to consumers.
     pub got: AtomicU64,
-    /// Pulls whose consumer was told to ask a slave next.
-    pub advised_slave: AtomicU64,
+    /// Pulls whose consumer was told to ask a slave next, by the slave's id.
+    pub advised_slaves: Mutex<BTreeMap<i64, u64>>,
 }
 
 impl Shared {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use staticfire_replication::{MemberError, MemberStatus, NodeId, Role, control_topic};
+use staticfire_replication::{MemberError, MemberStatus, Mode, NodeId, Role, control_topic};
 use staticfire_storage::{
     Background, CloseError, Durability, OpenError, Position, QueueId, QueueOffset, Store, StoreOptions,
 };
@@ -20,6 +20,7 @@ use super::config_files::{CONSUMER_OFFSETS, ConfigError, ConfigFiles, DELAY_OFFS
 use super::delay::DelayQueues;
 use super::delivery::deliver_delayed;
 use super::groups::Groups;
+use super::latency::Latency;
 use super::node::{GroupOptionsError, JoinError, Node, NodeView};
 use super::offsets::ConsumerOffsets;
 use super::options::BrokerOptions;
@@ -307,6 +308,11 @@ fn open(
     if options.replication.is_some() {
         store.durability = Durability::Confirmed;
     }
+    let mode = match (&options.replication, store.durability) {
+        (Some(group), _) => group.mode,
+        (None, Durability::Written) => Mode::Written,
+        (None, _) => Mode::Flushed,
+    };
     let store = Store::open(store).map_err(StartError::Store)?;
     // The store has made a folder of this name in small letters.
     options.topics.ignoring_case |= store.directory().list("COMMITLOG").is_ok();
@@ -327,11 +333,13 @@ fn open(
         delays: Mutex::new(delay_queues(&files.read(DELAY_OFFSETS).map_err(read)?)),
         connections: front.connections(),
         held: Mutex::default(),
+        mode,
         settling: Settling::new(options.name_servers.len()),
         node: options.replication.clone().map(Node::new),
         changes: Signal::default(),
         stopping: AtomicBool::new(false),
         counters: Default::default(),
+        latency: Arc::new(Latency::new(Arc::clone(&runtime))),
         read_load: ReadLoad::new(options.busy_reading.clone()),
         written_offsets: AtomicU64::new(0),
         written_delays: Mutex::default(),

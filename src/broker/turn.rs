@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use staticfire_storage::{AppendError, Durability, Message, MessageId, Position, Receipt};
-use staticfire_transport::{Command, Connection};
+use staticfire_transport::{Command, Connection, Monotonic};
 
 use super::held::{AnswerKind, TurnAnswers};
 use super::node::is_for_leader;
@@ -36,6 +36,7 @@ pub type Handled = Result<Reply, Refusal>;
 pub struct Turn<'a> {
     shared: &'a Arc<Shared>,
     connection: &'a Connection,
+    began: Monotonic,
     answers: Vec<Command>,
     messages: Vec<Message>,
     pending: Vec<Pending>,
@@ -79,6 +80,7 @@ impl<'a> Turn<'a> {
         Self {
             shared,
             connection,
+            began: shared.latency.begin(),
             answers: Vec::new(),
             messages: Vec::new(),
             pending: Vec::new(),
@@ -219,12 +221,12 @@ impl<'a> Turn<'a> {
     fn answer_when_safe(&mut self, position: Position, appended: Appended) {
         let Appended { settled, unsettled, need } = appended;
         if !settled.is_empty() {
-            self.shared.answer_when_safe(self.connection, position, settled);
+            self.shared.answer_when_safe(self.connection, self.began, position, settled);
         }
         if unsettled.is_empty() {
             return;
         }
-        let (shared, connection) = (Arc::clone(self.shared), self.connection.clone());
+        let (shared, connection, began) = (Arc::clone(self.shared), self.connection.clone(), self.began);
         self.shared.spawn(async move {
             let mut answers = unsettled;
             if let Err(Refusal { code, remark }) = shared.settle(need).await {
@@ -233,21 +235,22 @@ impl<'a> Turn<'a> {
                     answer.remark = Some(remark.clone());
                 }
             }
-            shared.answer_when_safe(&connection, position, answers);
+            shared.answer_when_safe(&connection, began, position, answers);
         });
     }
 }
 
 impl Shared {
     /// Sends the answers when everything up to `position` is confirmed: as safe as this broker
-    /// promises, which no client's `WAIT=false` lowers.
+    /// promises, which no client's `WAIT=false` lowers. The sends came at `began`.
     fn answer_when_safe(
         &self,
         connection: &Connection,
+        began: Monotonic,
         position: Position,
         answers: Vec<(AnswerKind, Command)>,
     ) {
-        let turn = TurnAnswers::new(connection, position.end, answers);
+        let turn = TurnAnswers::new(connection, (began, &self.latency), position.end, answers);
         let waiting = Arc::clone(&turn);
         self.store.when(Durability::Confirmed, position, Box::new(move |outcome| waiting.settle(outcome)));
         if turn.is_waiting() {

@@ -5,6 +5,7 @@
 mod advising;
 mod electing;
 mod manual;
+mod metrics;
 mod offsets;
 mod state;
 mod swarm;

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use staticfire_storage::{AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position};
 
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
-use crate::{Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Token, notes, resync};
+use crate::{
+    Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Request, Token, VoteRequest, notes,
+    resync,
+};
 
 /// How often a fence looks whether the last producers have finished: for a good part of a second.
 const FENCE_PATIENCE: u32 = 1_000_000;
@@ -90,7 +93,12 @@ impl Inner {
     fn carry_out(&self, state: &mut State, effect: Effect) {
         match effect {
             Effect::Save(promise) => self.keep(state, promise),
-            Effect::Ask { to, request } => self.ask(to, request),
+            Effect::Ask { to, request } => {
+                if let Request::Vote(VoteRequest { epoch, pre: false, transfer, .. }) = request {
+                    self.observer.stands(epoch, transfer);
+                }
+                self.ask(to, request);
+            }
             Effect::Answer { token, answer } => self.answer(state, token, answer),
             Effect::Fence(epoch) => self.fence(state, epoch),
             Effect::Lead(epoch) => self.lead(state, epoch),
@@ -138,6 +146,7 @@ impl Inner {
     fn fence(&self, state: &mut State, epoch: Epoch) {
         if epoch > self.store.marks().epoch {
             self.store.fence(epoch);
+            self.observer.fenced(epoch);
         }
         let begun = std::mem::take(&mut state.begun);
         // A producer that has its place only copies now; it is not waited for by sleeping.
