@@ -30,6 +30,7 @@ mod electing;
 mod following;
 mod joining;
 mod leading;
+mod pacing;
 mod settings;
 
 pub use following::Evidence;
@@ -277,15 +278,15 @@ impl Replica {
             Input::Answer { from, answer } => self.answer(now, from, answer, effects),
             Input::Unanswered { from } => self.unanswered(now, from),
             Input::Saved(promise) => self.saved(now, promise, effects),
-            Input::Appended { end, epochs } => self.appended(end, &epochs, effects),
-            Input::Flushed(end) => self.flushed(end, effects),
+            Input::Appended { end, epochs } => self.appended(now, end, &epochs, effects),
+            Input::Flushed(end) => self.flushed(now, end, effects),
             Input::CutDone => self.cut_done(effects),
             Input::Forgotten(min) => self.log.forget(min),
             Input::Failed => self.failed(effects),
             Input::Resign => self.resign(now, effects),
             Input::Campaign => self.campaign(now, false, effects),
             Input::Transfer { to } => self.transfer(now, to, effects),
-            Input::Read(token) => self.read(token, effects),
+            Input::Read(token) => self.read(now, token, effects),
         }
         assert!(self.confirmed <= self.log.end(), "confirmed what the log does not hold: {self:?}");
         assert!(self.flushed <= self.log.end(), "flushed what the log does not hold: {self:?}");
@@ -301,7 +302,7 @@ impl Replica {
                 elect.min(following.deadline(self.silent_deadline())).min(self.joining_deadline())
             }
             Role::Standing(_) => self.election_deadline(),
-            Role::Leading(leading) => leading.deadline(&self.settings),
+            Role::Leading(leading) => leading.deadline(&self.settings, self.log.end()),
             Role::Stopped => Millis::MAX,
         }
     }
@@ -547,20 +548,26 @@ impl Replica {
         self.send(Effect::Answer { token, answer }, effects);
     }
 
-    fn appended(&mut self, end: PhysicalOffset, epochs: &[EpochStart], effects: &mut Vec<Effect>) {
+    fn appended(
+        &mut self,
+        now: Millis,
+        end: PhysicalOffset,
+        epochs: &[EpochStart],
+        effects: &mut Vec<Effect>,
+    ) {
         let extended = self.log.extend(epochs, end);
         assert!(extended.is_ok(), "a log out of order: {extended:?} in {self:?}");
         match &self.role {
-            Role::Leading(_) => self.appended_leading(effects),
+            Role::Leading(_) => self.appended_leading(now, effects),
             Role::Following(_) => self.appended_following(effects),
             Role::Standing(_) | Role::Stopped => {}
         }
     }
 
-    fn flushed(&mut self, end: PhysicalOffset, effects: &mut Vec<Effect>) {
+    fn flushed(&mut self, now: Millis, end: PhysicalOffset, effects: &mut Vec<Effect>) {
         self.flushed = self.flushed.max(end.min(self.log.end()));
         match &self.role {
-            Role::Leading(_) => self.advance(effects),
+            Role::Leading(_) => self.advance(now, effects),
             Role::Following(_) => self.flushed_following(effects),
             Role::Standing(_) | Role::Stopped => {}
         }

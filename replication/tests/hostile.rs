@@ -10,8 +10,13 @@ use world::{Action, Budget, World};
 
 /// A leader of three with a record that only it holds, and nobody connected.
 fn leader_with_a_tail() -> World {
+    leader_answering(100)
+}
+
+/// The same, and so much may be in an answer.
+fn leader_answering(fetch_max: u64) -> World {
     let budget = Budget { epochs: 3, appends: 2, asks: 9, ..Budget::NONE };
-    let mut world = World::new(3, budget, 100, None);
+    let mut world = World::new(3, budget, fetch_max, None);
     world.act(&Action::Campaign(0));
     world.calm();
     for node in [1, 2] {
@@ -166,4 +171,35 @@ fn a_follower_takes_what_comes_next_from_its_leader_and_nothing_else() {
     let effects = told(&mut world, 1, records(session, 1, 5, 9, 1));
     assert!(!takes(&effects) && effects.contains(&Effect::Restart), "{effects:?}");
     assert_eq!(world.nodes[1].replica.session(), session + 1);
+}
+
+/// proves: I32: who asks on and on and takes nothing is sent as much as may be held for it, and no more
+#[test]
+fn who_takes_nothing_is_not_sent_everything() {
+    let answer_bytes = 1 << 20;
+    let mut world = leader_answering(answer_bytes);
+    // Far more than anybody wants to hold.
+    let mut effects = Vec::new();
+    let end = PhysicalOffset(1 << 40);
+    world.nodes[0].replica.step(0, Input::Appended { end, epochs: Vec::new() }, &mut effects);
+    let (mut sent, mut parked) = (0, 0);
+    for _ in 0..1_000 {
+        let request = Request::Fetch(fetch(&world, 1, 1));
+        for answer in ask(&mut world, 2, request) {
+            match answer {
+                Answer::Fetch(FetchAnswer::Records { from, upto, .. }) => sent += upto.0 - from.0,
+                other => panic!("{other:?}"),
+            }
+        }
+        parked = parked.max(world.nodes[0].replica.progress()[&NodeId(2)].parked);
+    }
+    // A byte was sent before.
+    assert_eq!(1 + sent, (16 << 20) + 4 * answer_bytes);
+    assert!(parked <= 2, "{parked}");
+    // What it acknowledges makes room again.
+    let request = Request::Fetch(fetch(&world, 5_000_001, 0));
+    let answers = ask(&mut world, 2, request);
+    assert!(answers.iter().any(
+        |answer| matches!(answer, Answer::Fetch(FetchAnswer::Records { from, upto, .. }) if upto > from)
+    ));
 }

@@ -192,6 +192,15 @@ fn render(brokers: &[Seen]) -> String {
     );
     let messages = slaves(|seen, slave| seen.lag_messages.get(&slave.node).copied().unwrap_or(0));
     by(&mut text, brokers, "slave_lag_messages", "gauge", ("slave", "The same, in messages."), messages);
+    let far = slaves(|_, slave| slave.catching_up.into());
+    by(
+        &mut text,
+        brokers,
+        "slave_catching_up",
+        "gauge",
+        ("slave", "1 while it is far behind since it came."),
+        far,
+    );
     let parked = slaves(|_, slave| slave.parked as u64);
     let help = "Its fetches that wait for something new.";
     by(&mut text, brokers, "slave_parked_fetches", "gauge", ("slave", help), parked);

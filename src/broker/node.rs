@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -51,6 +52,9 @@ pub struct GroupOptions {
     pub mode: Mode,
     /// How long the nodes wait for each other.
     pub timing: Timing,
+    /// Bytes a second that slaves get together which are far behind; `None`: as fast as they take it. See
+    /// [`Settings::catch_up_rate`].
+    pub catch_up_rate: Option<NonZeroU64>,
 }
 
 impl GroupOptions {
@@ -62,7 +66,15 @@ impl GroupOptions {
     #[must_use]
     pub fn new(node: NodeId, peers: BTreeMap<NodeId, SocketAddr>, failover: Failover) -> Self {
         let mode = if failover == Failover::Raft { Mode::Quorum } else { Mode::Flushed };
-        Self { node, listen: peers[&node], peers, failover, mode, timing: Timing::default() }
+        Self {
+            node,
+            listen: peers[&node],
+            peers,
+            failover,
+            mode,
+            timing: Timing::default(),
+            catch_up_rate: None,
+        }
     }
 
     /// Finds out whether a broker can start with these.
@@ -92,6 +104,7 @@ impl GroupOptions {
         let group = Group::new(self.peers.keys().copied().collect(), self.node);
         let mut settings = Settings::new(group.map_err(GroupOptionsError::Group)?, self.failover);
         (settings.mode, settings.timing) = (self.mode, self.timing);
+        settings.catch_up_rate = self.catch_up_rate;
         Ok(settings)
     }
 }

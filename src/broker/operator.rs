@@ -70,6 +70,7 @@ impl Shared {
             lag_bytes: known.last.end.0.saturating_sub(progress.matched.0),
             heard_ms_ago: progress.heard_ms.map(|heard| known.now_ms.saturating_sub(heard)),
             learner: progress.learner,
+            catching_up: progress.catching_up,
             parked: progress.parked,
         };
         status.others = known.others.iter().map(other).collect();

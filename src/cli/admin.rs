@@ -129,11 +129,12 @@ impl Group {
             for other in &status.others {
                 let heard = other.heard_ms_ago.map_or("never".to_owned(), |ms| format!("{ms} ms ago"));
                 words.push(format!(
-                    "  node {}: {} bytes behind, flushed {}, heard {heard}{}",
+                    "  node {}: {} bytes behind, flushed {}, heard {heard}{}{}",
                     other.node,
                     other.lag_bytes,
                     other.flushed,
-                    if other.learner { ", a learner" } else { "" }
+                    if other.learner { ", a learner" } else { "" },
+                    if other.catching_up { ", catching up" } else { "" }
                 ));
             }
             words.extend(status.trouble.iter().map(|trouble| format!("  trouble: {trouble}")));

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -60,6 +61,10 @@ pub struct ReplicationSettings {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     #[serde(deserialize_with = "checked_mode")]
     pub mode: Option<group::Mode>,
+    /// Bytes a second that slaves get together which are far behind, so that they leave room for messages;
+    /// more than producers send, or they never catch up [default: no limit].
+    #[arg(long, value_name = "BYTES")]
+    pub catch_up_rate: Option<NonZeroU64>,
 }
 
 impl ReplicationSettings {
@@ -73,6 +78,7 @@ impl ReplicationSettings {
             role: self.role.or(file.role),
             generation: self.generation.or(file.generation),
             mode: self.mode.or(file.mode),
+            catch_up_rate: self.catch_up_rate.or(file.catch_up_rate),
         }
     }
 
@@ -84,7 +90,8 @@ impl ReplicationSettings {
                 || self.failover.is_some()
                 || self.role.is_some()
                 || self.generation.is_some()
-                || self.mode.is_some();
+                || self.mode.is_some()
+                || self.catch_up_rate.is_some();
             return if said {
                 Err("say with --node which node of the group this is".to_owned())
             } else {
@@ -102,6 +109,7 @@ impl ReplicationSettings {
         let mut options = GroupOptions::new(node, peers, self.failover()?);
         options.mode = self.mode.unwrap_or(options.mode);
         options.listen = self.listen.unwrap_or(options.listen);
+        options.catch_up_rate = self.catch_up_rate;
         options.check().map_err(|error| error.to_string())?;
         Ok(Some(options))
     }
@@ -163,6 +171,10 @@ mod tests {
         let manual = manual.unwrap().unwrap();
         assert_eq!(manual.failover, group::Failover::Master { generation: 1 });
         assert_eq!(manual.mode.to_string(), "replicated 2");
+        assert_eq!(manual.catch_up_rate, None);
+        let slowed =
+            options(&format!("{PEERS}failover = \"raft\"\ncatch-up-rate = 50000000")).unwrap().unwrap();
+        assert_eq!(slowed.catch_up_rate, NonZeroU64::new(50_000_000));
         assert!(options("").unwrap().is_none());
     }
 

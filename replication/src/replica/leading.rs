@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use staticfire_storage::{Epoch, PhysicalOffset, Position};
 
+use super::pacing::{NEAR, Pace, window};
 use super::{Effect, Failover, Millis, Replica, Role, Token};
 use crate::{Answer, Fetch, FetchAnswer, Mode, NodeId, Promise, Request, SlaveAck};
 
@@ -25,6 +26,8 @@ pub(super) struct Leading {
     transfer: Option<Transfer>,
     /// When a master next asks those that are silent whether there is a newer one.
     doubt_ms: Millis,
+    /// Of what is sent to those who catch up.
+    pace: Pace,
 }
 
 /// A read waits for a majority to show that this node still leads.
@@ -58,8 +61,18 @@ struct Follower {
     told_round: u64,
     round: u64,
     learner: bool,
+    /// It was far behind when its session began, and has not come near since.
+    catching_up: bool,
     heard_ms: Option<Millis>,
     parked: VecDeque<(Token, Millis)>,
+}
+
+impl Follower {
+    /// It asks for more than it was sent, and may be sent that.
+    fn waits_for_more(&self, end: PhysicalOffset, fetch_max: u64) -> bool {
+        let upto = end.min(window(self.matched, fetch_max));
+        !self.parked.is_empty() && self.sent.is_some_and(|sent| sent < upto)
+    }
 }
 
 /// What a leader knows of another node.
@@ -75,6 +88,9 @@ pub struct ReplicaProgress {
     pub heard_ms: Option<Millis>,
     /// It counts for nothing yet.
     pub learner: bool,
+    /// It is far behind, and copies no faster than [`Settings::catch_up_rate`](crate::Settings::catch_up_rate)
+    /// allows; it is not in sync.
+    pub catching_up: bool,
     /// Its fetches that wait here.
     pub parked: usize,
 }
@@ -84,7 +100,7 @@ impl Leading {
         self.serves
     }
 
-    pub(super) fn deadline(&self, settings: &super::Settings) -> Millis {
+    pub(super) fn deadline(&self, settings: &super::Settings, end: PhysicalOffset) -> Millis {
         let parked = self.followers.values().filter_map(|follower| follower.parked.front());
         let oldest = parked.map(|(_, since)| since + settings.timing.heartbeat_ms).min();
         let heard = self.followers.values().filter_map(|follower| follower.heard_ms).min();
@@ -93,7 +109,13 @@ impl Leading {
             Failover::Master { .. } | Failover::Slave => Some(self.doubt_ms),
         };
         let transfer = self.transfer.map(|transfer| transfer.deadline_ms);
-        [oldest, quorum, transfer].into_iter().flatten().min().unwrap_or(Millis::MAX)
+        let paced = settings.catch_up_rate.is_some()
+            && self
+                .followers
+                .values()
+                .any(|follower| follower.catching_up && follower.waits_for_more(end, settings.fetch_max));
+        let paced = paced.then_some(self.pace.due());
+        [oldest, quorum, transfer, paced].into_iter().flatten().min().unwrap_or(Millis::MAX)
     }
 
     pub(super) fn progress(&self) -> BTreeMap<NodeId, ReplicaProgress> {
@@ -103,6 +125,7 @@ impl Leading {
             visible: follower.visible,
             heard_ms: follower.heard_ms,
             learner: follower.learner,
+            catching_up: follower.catching_up,
             parked: follower.parked.len(),
         };
         self.followers.iter().map(|(node, follower)| (*node, shown(follower))).collect()
@@ -135,6 +158,7 @@ impl Replica {
             reads: VecDeque::new(),
             transfer: None,
             doubt_ms: now + self.settings.timing.election_max_ms,
+            pace: Pace::default(),
         });
         self.send(Effect::Lead(epoch), effects);
         for (from, (token, fetch)) in early {
@@ -254,9 +278,13 @@ impl Replica {
     /// The logs agree up to where it asks from: note what it has, and answer when there is more.
     fn park(&mut self, now: Millis, from: NodeId, (token, fetch): (Token, Fetch), effects: &mut Vec<Effect>) {
         let trusting = self.settings.planted("Z28");
+        let end = self.log.end();
         let Some(follower) = self.leading().and_then(|leading| leading.followers.get_mut(&from)) else {
             return;
         };
+        if follower.sent.is_none() {
+            follower.catching_up = end.0.saturating_sub(fetch.at.end.0) > NEAR;
+        }
         follower.sent.get_or_insert(fetch.at.end);
         follower.matched = follower.matched.max(fetch.at.end);
         let flushed = if trusting { fetch.flushed } else { fetch.flushed.min(fetch.at.end) };
@@ -264,26 +292,36 @@ impl Replica {
         follower.visible = follower.visible.max(fetch.visible.min(fetch.at.end));
         follower.parked.push_back((token, now));
         let surplus = follower.parked.len() > PARKED_MAX;
-        self.advance(effects);
-        self.feed(from, surplus, effects);
+        self.advance(now, effects);
+        self.feed(now, from, surplus, effects);
         self.hand_over(now, effects);
     }
 
     /// Answers waiting fetches of `node` while there is something to say; `oldest`: one at least.
-    fn feed(&mut self, node: NodeId, mut oldest: bool, effects: &mut Vec<Effect>) {
+    fn feed(&mut self, now: Millis, node: NodeId, mut oldest: bool, effects: &mut Vec<Effect>) {
         let (end, confirmed, max) = (self.log.end(), self.confirmed, self.settings.fetch_max);
+        let rate = self.settings.catch_up_rate;
         loop {
             let Some(leading) = self.leading() else { return };
-            let (epoch, round) = (leading.epoch, leading.round);
+            let (epoch, round, pace) = (leading.epoch, leading.round, &mut leading.pace);
             let Some(follower) = leading.followers.get_mut(&node) else { return };
             let Some(from) = follower.sent else { return };
-            let news = from < end || follower.told_confirmed < confirmed || follower.told_round < round;
+            let slowed = rate.filter(|_| follower.catching_up);
+            let more = follower.waits_for_more(end, max) && (slowed.is_none() || pace.due() <= now);
+            // What was confirmed at the end is no news to who has not come near it.
+            let shown = slowed.is_none() && follower.told_confirmed < confirmed;
+            let news = more || shown || follower.told_round < round;
             if !news && !oldest {
                 return;
             }
             let Some((token, _)) = follower.parked.pop_front() else { return };
             oldest = false;
-            let upto = end.min(PhysicalOffset(from.0.saturating_add(max)));
+            let room = if more { end.min(window(follower.matched, max)) } else { from };
+            let upto = room.min(PhysicalOffset(from.0.saturating_add(max)));
+            if let Some(rate) = slowed {
+                pace.sent(now, upto.0 - from.0, rate.get());
+            }
+            follower.catching_up &= end.0 - upto.0 > NEAR;
             (follower.sent, follower.told_confirmed, follower.told_round) = (Some(upto), confirmed, round);
             let session = follower.session;
             let answer = FetchAnswer::Records { session, epoch, from, upto, end, confirmed, round };
@@ -291,12 +329,17 @@ impl Replica {
         }
     }
 
-    fn feed_all(&mut self, effects: &mut Vec<Effect>) {
-        let others: Vec<NodeId> = self.settings.group.others().collect();
-        others.into_iter().for_each(|node| self.feed(node, false, effects));
+    /// Who has least comes first, so that of those who share the rate nobody is left behind.
+    fn feed_all(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let mut others: Vec<NodeId> = self.settings.group.others().collect();
+        if let (Some(leading), true) = (self.leading(), others.len() > 1) {
+            let has = |node: &NodeId| leading.followers.get(node).map(|follower| follower.matched);
+            others.sort_by_key(has);
+        }
+        others.into_iter().for_each(|node| self.feed(now, node, false, effects));
     }
 
-    pub(super) fn appended_leading(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn appended_leading(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let started = self.log.rows().last().is_some_and(|row| row.epoch == self.epoch());
         let end = self.log.end();
         if let Some(leading) = self.leading()
@@ -305,13 +348,13 @@ impl Replica {
         {
             leading.barrier = Some(end);
         }
-        self.advance(effects);
-        self.feed_all(effects);
+        self.advance(now, effects);
+        self.feed_all(now, effects);
     }
 
     /// Confirms what enough nodes have, and never anything before the barrier of this epoch is
     /// among it (Raft, figure 8; DESIGN §7 rule 6).
-    pub(super) fn advance(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn advance(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let reached = self.reached_by_enough();
         let (any_epoch, end) = (self.settings.planted("Z19"), self.log.end());
         let Some(leading) = self.leading() else { return };
@@ -324,7 +367,7 @@ impl Replica {
             if serve {
                 effects.push(Effect::Serve(epoch));
             }
-            self.feed_all(effects);
+            self.feed_all(now, effects);
         }
     }
 
@@ -384,7 +427,10 @@ impl Replica {
         };
         let late: Vec<NodeId> =
             leading.followers.iter().filter(|(_, follower)| late(follower)).map(|(node, _)| *node).collect();
-        late.into_iter().for_each(|node| self.feed(node, true, effects));
+        late.into_iter().for_each(|node| self.feed(now, node, true, effects));
+        if self.settings.catch_up_rate.is_some() {
+            self.feed_all(now, effects);
+        }
     }
 
     /// Whoever waits learns that nothing is known, for the epoch ends (check-quorum, thesis §6.2).
@@ -400,7 +446,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn read(&mut self, token: Token, effects: &mut Vec<Effect>) {
+    pub(super) fn read(&mut self, now: Millis, token: Token, effects: &mut Vec<Effect>) {
         let stale = self.settings.planted("Z25");
         let confirmed = self.confirmed;
         let Some(leading) = self.leading().filter(|leading| leading.serves) else {
@@ -412,7 +458,7 @@ impl Replica {
         leading.round += 1;
         let round = leading.round;
         leading.reads.push_back(Read { round, token });
-        self.feed_all(effects);
+        self.feed_all(now, effects);
         self.answer_reads(effects);
     }
 
@@ -476,10 +522,11 @@ impl Replica {
         self.role = Role::Stopped;
     }
 
-    /// Slaves that count for the mode: heard of lately, and reported once.
+    /// Slaves that count for the mode: heard of lately, and not far behind since they came.
     #[must_use]
     pub fn in_sync(&self, now: Millis) -> BTreeSet<NodeId> {
-        self.heard_lately(now).map(|(node, _)| node).collect()
+        let near = self.heard_lately(now).filter(|(_, follower)| !follower.catching_up);
+        near.map(|(node, _)| node).collect()
     }
 
     /// How far consumers may read at slaves that were heard of lately: for [`crate::suggest`].

@@ -1,5 +1,7 @@
 //! What a replica is told once.
 
+use std::num::NonZeroU64;
+
 use crate::{Group, Mode};
 
 use super::Millis;
@@ -60,6 +62,10 @@ pub struct Settings {
     pub timing: Timing,
     /// The most bytes that answer one fetch, 32 KiB to 1 MiB in practice.
     pub fetch_max: u64,
+    /// Bytes a second for all together who are far behind when they come, and until they are near; those
+    /// who are near are never slowed down. `None`: as fast as they take it. Who is to catch up
+    /// needs more than producers send.
+    pub catch_up_rate: Option<NonZeroU64>,
     /// A bug to be found by the test suites.
     #[cfg(feature = "planted-bugs")]
     pub bug: Option<&'static str>,
@@ -75,6 +81,7 @@ impl Settings {
             mode: Mode::default(),
             timing: Timing::default(),
             fetch_max: 256 << 10,
+            catch_up_rate: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Cluster {
     disks: Arc<Disks>,
     pub nodes: Vec<Option<Node>>,
     pub failover: Vec<Failover>,
+    /// Bytes a second for nodes that catch up.
+    pub catch_up_rate: Option<NonZeroU64>,
 }
 
 pub fn ip(index: usize) -> IpAddr {
@@ -109,10 +112,19 @@ impl Cluster {
     }
 
     pub fn try_start(seed: u64, failover: Vec<Failover>) -> Result<Self, MemberError> {
+        Self::start_with(seed, failover, None)
+    }
+
+    /// The same; those who catch up get no more than `catch_up_rate` bytes a second.
+    pub fn start_with(
+        seed: u64,
+        failover: Vec<Failover>,
+        catch_up_rate: Option<NonZeroU64>,
+    ) -> Result<Self, MemberError> {
         let network = Network::seeded(seed);
         let disks = Arc::new(Disks::default());
         network.add_source(Arc::clone(&disks) as _);
-        let mut cluster = Self { network, disks, nodes: Vec::new(), failover };
+        let mut cluster = Self { network, disks, nodes: Vec::new(), failover, catch_up_rate };
         for index in 0..cluster.failover.len() {
             cluster.nodes.push(None);
             let disk = SimulatedDisk::new(seed + index as u64);
@@ -159,6 +171,7 @@ impl Cluster {
         let group = Group::new(members.clone(), members[index]).unwrap();
         let mut settings = Settings::new(group, self.failover[index]);
         settings.fetch_max = 32 << 10;
+        settings.catch_up_rate = self.catch_up_rate;
         let options = MemberOptions {
             cluster: "DefaultCluster".into(),
             name: "broker-a".into(),

@@ -74,6 +74,8 @@ pub struct OtherNode {
     pub heard_ms_ago: Option<u64>,
     /// It counts for nothing yet.
     pub learner: bool,
+    /// It is far behind: not in sync, and perhaps slowed down.
+    pub catching_up: bool,
     /// Its fetches that wait at the leader.
     pub parked: usize,
 }
