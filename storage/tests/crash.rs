@@ -32,7 +32,7 @@ fn whatever_the_crash_leaves_the_promises_hold() {
     let mut seen = Seen::default();
     let disks = [DiskFaults::calm(), DiskFaults::default().with_reread(Reread::Old)];
     for (seed, faults) in (1..).zip(disks) {
-        let effort = Effort { images: 64, seed, faults, ..Effort::default() };
+        let effort = Effort { images: 48, seed, faults, ..Effort::default() };
         for workload in workloads(cases()) {
             if let Err(violation) = explore(&workload, &effort, &mut seen) {
                 panic!("{violation}\n  {effort:?}");

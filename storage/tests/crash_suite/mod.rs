@@ -157,10 +157,10 @@ fn recover(
     if let Some(violation) = &model.broken {
         return Err(violation.clone());
     }
-    for image in disk.crash_images(effort.images) {
-        check_image(&image, model, Loss::Power, workload, effort, seen)?;
-    }
-    check_image(&disk.kill(), model, loss_by_kill(model, effort), workload, effort, seen)
+    // What a mere kill takes comes first: it blames the write, where a power cut would blame the flush.
+    check_image(&disk.kill(), model, loss_by_kill(model, effort), workload, effort, seen)?;
+    let mut images = disk.crash_images(effort.images);
+    images.try_for_each(|image| check_image(&image, model, Loss::Power, workload, effort, seen))
 }
 
 /// A killed process loses nothing that it wrote, unless a flush failed before: where the cache then shows
@@ -184,14 +184,18 @@ fn check_image(
     model.check_marks(image)?;
     image.set_faults(effort.faults.clone());
     let before = image.snapshot();
-    let store = open(image, workload)?;
+    let store = open(image, workload, model)?;
     seen.sync_sites.extend(image.sync_sites().into_iter().map(|site| site.site));
+    let steps = image.steps();
     let found = model.check(&store, loss)?;
     if loss != Loss::Power {
         close_unused(&before.snapshot(), &found, workload, seen)?;
     }
-    if seen.recoveries.is_multiple_of(effort.nested_one_in) {
-        nested(&before, (model, &found), loss, workload, effort, seen)?;
+    // Every recovery is crashed at one of its steps, some at all of them.
+    let all = seen.recoveries.is_multiple_of(effort.nested_one_in);
+    let one = seen.recoveries % steps.max(1);
+    for step in if all { 0..steps } else { one..one + 1 } {
+        nested(&before, step, (model, &found), loss, workload, effort, seen)?;
     }
     use_on(image, store, found, workload, effort, seen)
 }
@@ -203,49 +207,46 @@ fn close_unused(
     workload: &Workload,
     seen: &mut Seen,
 ) -> Result<(), Violation> {
-    let closed = open(image, workload)?.close();
+    let store = open(image, workload, found)?;
+    let min = store.marks().min;
+    let closed = store.close();
     closed.map_err(|error| Violation::new("I74", format!("a recovered store does not close: {error}")))?;
     let found = Model { closed: true, ..found.clone() };
     for image in image.crash_images(2) {
         if seen.is_new(&image, &found, Loss::Power) {
-            found.check(&open(&image, workload)?, Loss::Power)?;
+            found.check_queue_files(&image, min)?;
+            found.check(&open(&image, workload, &found)?, Loss::Power)?;
         }
     }
     Ok(())
 }
 
-/// Crashes the recovery itself at every step. The next one must find the same: what was found once is
+/// Crashes the recovery itself at a step. The next one must find the same: what was found once is
 /// durable before anything depends on it. Only where the process was killed may the power take
 /// what it had written and not flushed, as if it had failed at once.
 fn nested(
     before: &SimulatedDisk,
+    step: u64,
     (model, found): (&Model, &Model),
     loss: Loss,
     workload: &Workload,
     effort: &Effort,
     seen: &mut Seen,
 ) -> Result<(), Violation> {
-    let steps = {
-        let disk = before.snapshot();
-        drop(Store::open(options(&disk, workload)));
-        disk.steps()
-    };
     // Whoever opens a closed store has it open.
     let model = Model { closed: false, ..model.clone() };
-    for step in 0..steps {
-        let disk = before.snapshot();
-        disk.set_faults(effort.faults.clone());
-        disk.crash_at_step(step);
-        drop(Store::open(options(&disk, workload)));
-        let cuts = disk.crash_images(2).map(|image| (image, Loss::Power));
-        for (image, end) in cuts.chain([(disk.kill(), Loss::Kill)]) {
-            if loss != Loss::Power && end == Loss::Power {
-                if seen.is_new(&image, &model, end) {
-                    model.check(&open(&image, workload)?, end)?;
-                }
-            } else if seen.is_new(&image, found, end) {
-                found.check_same(&open(&image, workload)?, loss, step)?;
+    let disk = before.snapshot();
+    disk.set_faults(effort.faults.clone());
+    disk.crash_at_step(step);
+    drop(Store::open(options(&disk, workload)));
+    let cuts = disk.crash_images(2).map(|image| (image, Loss::Power));
+    for (image, end) in cuts.chain([(disk.kill(), Loss::Kill)]) {
+        if loss != Loss::Power && end == Loss::Power {
+            if seen.is_new(&image, &model, end) {
+                model.check(&open(&image, workload, &model)?, end)?;
             }
+        } else if seen.is_new(&image, found, end) {
+            found.check_same(&open(&image, workload, found)?, loss, step)?;
         }
     }
     Ok(())
@@ -265,26 +266,32 @@ fn use_on(
         found.check(&store, Loss::Nothing)?;
         let image = image.snapshot();
         if number + 1 < effort.appends && seen.is_new(&image, &found, Loss::Kill) {
-            found.check(&open(&image, workload)?, Loss::Kill)?;
+            found.check(&open(&image, workload, &found)?, Loss::Kill)?;
         }
     }
     // Every other one is closed before the power goes.
     found.closed = seen.recoveries.is_multiple_of(2) && store.clone().close().is_ok();
+    let min = store.marks().min;
     drop(store);
     for image in image.crash_images(2) {
         if seen.is_new(&image, &found, Loss::Power) {
+            if found.closed {
+                found.check_queue_files(&image, min)?;
+            }
             image.set_faults(effort.faults.clone());
-            found.check(&open(&image, workload)?, Loss::Power)?;
+            found.check(&open(&image, workload, &found)?, Loss::Power)?;
         }
     }
     let killed = image.kill();
     if seen.is_new(&killed, &found, Loss::Kill) {
-        found.check(&open(&killed, workload)?, Loss::Kill)?;
+        found.check(&open(&killed, workload, &found)?, Loss::Kill)?;
     }
     Ok(())
 }
 
-fn open(disk: &SimulatedDisk, workload: &Workload) -> Result<Store, Violation> {
+/// Opens what a crash left of the history `model`.
+fn open(disk: &SimulatedDisk, workload: &Workload, model: &Model) -> Result<Store, Violation> {
+    model.check_names(disk)?;
     Store::open(options(disk, workload))
         .map_err(|error| Violation::new("I17", format!("a crashed store does not open: {error}")))
 }

@@ -82,6 +82,16 @@ impl Appended {
         *self.flushed.lock().unwrap()
     }
 
+    /// The promise that keeps the record through `loss`, if one was given: a kill takes nothing that was
+    /// written, be it flushed or not.
+    fn kept_by(&self, loss: Loss) -> Option<&'static str> {
+        match self.acknowledged() {
+            [true, _] if !loss.takes_written() => Some("I2"),
+            [_, true] => Some("I1"),
+            _ => None,
+        }
+    }
+
     /// What its producer was told: that it is written, that it is flushed.
     fn acknowledged(&self) -> [bool; 2] {
         [self.written(), self.flushed()].map(|outcome| outcome == Some(Outcome::Reached))
@@ -190,7 +200,7 @@ impl Model {
         if let Some(to) = self.cutting {
             return self.check_cutting(to, store, loss);
         }
-        let found = self.check_records(store)?;
+        let found = self.check_records(store, loss)?;
         self.check_promises(found, loss)?;
         let records = self.records[..found].to_vec();
         let min = store.marks().min;
@@ -214,12 +224,14 @@ impl Model {
     }
 
     /// proves: I4, I5, I6: what is there is a prefix of what was appended, byte for byte.
-    fn check_records(&self, store: &Store) -> Result<usize, Violation> {
+    fn check_records(&self, store: &Store, loss: Loss) -> Result<usize, Violation> {
         let marks = store.marks();
         let mut next = self.records.iter().take_while(|record| record.end <= marks.min).count();
         for record in store.records(marks.min) {
-            let record = record.map_err(|error| Violation::new("I4", format!("unreadable: {error}")))?;
             let expected = self.records.get(next);
+            // One that cannot be read is as lost as one that is not there.
+            let invariant = expected.and_then(|lost| lost.kept_by(loss)).unwrap_or("I4");
+            let record = record.map_err(|error| Violation::new(invariant, format!("unreadable: {error}")))?;
             if expected.is_none_or(|expected| !same(expected, &record)) {
                 let what = format!("{record:?} was found where {expected:?} should be");
                 return Err(Violation::new("I5", what));
@@ -246,16 +258,10 @@ impl Model {
         if let Some(cut) = self.cut_off.iter().find(|record| record.flushed() == Some(Outcome::Reached)) {
             return Err(Violation::new("I31", format!("{cut:?} was cut off and then acknowledged")));
         }
-        for lost in &self.records[found..] {
-            let [written, flushed] = lost.acknowledged();
-            if flushed {
-                return Err(Violation::new("I1", format!("{lost:?} was flushed and is gone")));
-            }
-            if !loss.takes_written() && written {
-                return Err(Violation::new("I2", format!("{lost:?} was written and is gone")));
-            }
-        }
-        Ok(())
+        let broken = |lost: &Appended| {
+            lost.kept_by(loss).map(|invariant| Violation::new(invariant, format!("{lost:?} is gone")))
+        };
+        self.records[found..].iter().find_map(broken).map_or(Ok(()), Err)
     }
 
     /// proves: I74: after a proper close nothing is scanned, whatever happens to the power.
@@ -284,6 +290,48 @@ impl Model {
         let physic_ms = image.contents("checkpoint").ok().and_then(|bytes| bytes.first_chunk().copied());
         if promised && self.closed && physic_ms.map(i64::from_be_bytes) != Some(super::NOW_MS) {
             return Err(Violation::new("I74", "closed, but the checkpoint does not say so"));
+        }
+        Ok(())
+    }
+
+    /// proves: I9: no name that an acknowledged record depends on is gone. Retention takes the oldest files,
+    /// so one that stands behind another, or alone, is needed.
+    pub fn check_names(&self, image: &SimulatedDisk) -> Result<(), Violation> {
+        if self.cutting.is_some() {
+            return Ok(());
+        }
+        let paths = image.paths();
+        let oldest = paths.iter().find_map(|path| path.strip_prefix("commitlog/"));
+        let gone = |record: &&Appended| {
+            let start = record.start.0 / super::SEGMENT_BYTES * super::SEGMENT_BYTES;
+            let name = format!("{start:020}");
+            oldest.is_none_or(|oldest| *name > *oldest) && !paths.contains(&format!("commitlog/{name}"))
+        };
+        match self.records.iter().filter(|record| record.acknowledged()[1]).find(gone) {
+            None => Ok(()),
+            Some(record) => {
+                Err(Violation::new("I9", format!("{record:?} was flushed, and its file has no name")))
+            }
+        }
+    }
+
+    /// proves: I13: in the queues of a closed store stands what its log says, byte for byte, and nothing else.
+    pub fn check_queue_files(&self, image: &SimulatedDisk, min: PhysicalOffset) -> Result<(), Violation> {
+        for id in 0..2 {
+            let records = self.records.iter().filter(|record| record.queue.0 == id && record.start >= min);
+            let expected: BTreeMap<u64, [u8; 20]> = records.map(|it| (it.offset.0, entry(it))).collect();
+            let Some(first) = expected.keys().next() else { continue };
+            let (folder, mut found) = (format!("consumequeue/t/{id}/"), BTreeMap::new());
+            for path in image.paths().iter().filter(|path| path.starts_with(&folder)) {
+                let at: u64 = path[folder.len()..].parse().unwrap();
+                let bytes = image.contents(path).unwrap();
+                let entries = bytes.chunks(20).map(|entry| entry.try_into().unwrap());
+                found.extend((at / 20..).zip(entries).filter(|(n, entry)| n >= first && *entry != [0; 20]));
+            }
+            if found != expected {
+                let what = format!("queue {id} holds {found:?}, the log makes it {expected:?}");
+                return Err(Violation::new("I13", what));
+            }
         }
         Ok(())
     }
@@ -342,10 +390,7 @@ fn check_queues<'a>(store: &Store, records: impl Iterator<Item = &'a Appended>) 
         if entry.is_none_or(|entry| u64::from(entry.size) != record.end.0 - record.start.0) {
             return Err(Violation::new("I15", format!("{record:?} has the entry {entry:?}")));
         }
-        // Java's `String.hashCode`, written once more.
-        let tag = super::workload::tag_of(&record.body);
-        let hash = tag.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        if entry.is_none_or(|entry| entry.tags_code != i64::from(hash)) {
+        if entry.is_none_or(|entry| entry.tags_code != tags_code(record)) {
             return Err(Violation::new("I15", format!("{record:?} has another tag in its entry {entry:?}")));
         }
     }
@@ -355,6 +400,31 @@ fn check_queues<'a>(store: &Store, records: impl Iterator<Item = &'a Appended>) 
         if end.is_some_and(|end| queue.max().0 != end) || (end.is_none() && queue.min() != queue.max()) {
             let what = format!("queue {id} ends at {}, its records at {end:?}", queue.max());
             return Err(Violation::new("I15", what));
+        }
+    }
+    Ok(())
+}
+
+/// Java's `String.hashCode` of the tag, written once more.
+fn tags_code(record: &Appended) -> i64 {
+    let tag = super::workload::tag_of(&record.body);
+    tag.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())).into()
+}
+
+/// The entry of a record in its queue's file.
+fn entry(record: &Appended) -> [u8; 20] {
+    let size = u32::try_from(record.end.0 - record.start.0).unwrap();
+    let parts = [&record.start.0.to_be_bytes()[..], &size.to_be_bytes(), &tags_code(record).to_be_bytes()];
+    parts.concat().try_into().unwrap()
+}
+
+/// proves: I15: no queue shows what is not confirmed.
+pub fn check_shown(store: &Store) -> Result<(), Violation> {
+    let confirmed = store.marks().confirmed;
+    for queue in store.queues_of("t") {
+        let entries = queue.entries(queue.min(), 100).unwrap_or_default();
+        if let Some(early) = entries.iter().find(|entry| entry.physical >= confirmed) {
+            return Err(Violation::new("I15", format!("{early:?} is shown, confirmed is {confirmed}")));
         }
     }
     Ok(())

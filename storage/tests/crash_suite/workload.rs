@@ -5,7 +5,7 @@ use staticfire_storage::{
     CutError, Durability, Epoch, Message, Outcome, QueueId, Step, StoppedProducer, Store, TopicName,
 };
 
-use super::model::{Model, Violation};
+use super::model::{Model, Violation, check_shown};
 use super::{SEGMENT_BYTES, options};
 
 /// One thing that happens.
@@ -163,7 +163,12 @@ impl Running<'_> {
                     model.failed.get_or_insert(acknowledged);
                 }
             }
-            Op::Dispatch => drop(store.step(Step::Dispatch(100))),
+            Op::Dispatch => {
+                drop(store.step(Step::Dispatch(100)));
+                if !self.disk.is_gone() {
+                    model.broken = check_shown(&store).err();
+                }
+            }
             Op::Prepare => drop(store.step(Step::Prepare)),
             Op::Tidy => drop(store.step(Step::Tidy)),
             Op::Retain => drop(store.retain()),

@@ -76,7 +76,10 @@ impl SimulatedDisk {
 impl State {
     fn next_child(&mut self) -> Self {
         self.children += 1;
-        self.child(mix(self.seed ^ mix(self.children)), self.image.clone())
+        // The step counts too: who crashes a workload at each of its steps shall not draw the same
+        // answers at all of them.
+        let drawn = mix(self.steps ^ mix(self.children));
+        self.child(mix(self.seed ^ drawn), self.image.clone())
     }
 }
 
