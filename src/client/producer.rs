@@ -28,7 +28,7 @@ use crate::protocol::names::{AUTO_CREATE_TOPIC, GroupName, group_of_retry_topic}
 /// A broker that failed is avoided this long: until routes are fresh.
 const AVOIDED_FOR: Duration = Duration::from_secs(30);
 /// Time between two attempts while a broker group has no leader.
-const LEADER_PAUSE: Duration = Duration::from_millis(50);
+const LEADER_PAUSE: Duration = Duration::from_millis(25);
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -380,7 +380,8 @@ impl Inner {
             }
             self.client.doubt(&parcel.topic, &failure);
             if self.awaits_leader(parcel, to, &failure) {
-                self.client.runtime.sleep(LEADER_PAUSE).await;
+                let left = deadline.since(self.client.now());
+                self.client.runtime.sleep(LEADER_PAUSE.min(left)).await;
             } else {
                 attempts_left -= 1;
             }

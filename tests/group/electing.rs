@@ -48,6 +48,25 @@ fn a_killed_leader_takes_nothing_acknowledged_with_it() {
     });
 }
 
+/// When the process of a leader dies, its connections say so: the others do not wait until it has been silent for
+/// long enough, which takes 300 ms at least.
+/// proves: M36
+#[test]
+fn the_death_of_a_leader_is_heard_of_by_its_connections() {
+    let outage = |seed| {
+        let mut cluster = raft(seed);
+        cluster.run_for(ms(1000));
+        let (old, died) = (leader(&cluster), cluster.now());
+        cluster.kill(old);
+        assert_ne!(leader(&cluster), old);
+        cluster.now().since(died)
+    };
+    // Votes may be split now and then.
+    let mut outages: Vec<_> = (0..9).map(outage).collect();
+    outages.sort_unstable();
+    assert!(outages[4] < ms(280), "{outages:?}");
+}
+
 /// A leader dies and its disk with it: the others have what was acknowledged, and so has the empty disk in the end.
 /// proves: M36, I1, I47
 #[test]

@@ -68,28 +68,45 @@ fn a_client_has_one_connection_to_each_peer() {
     assert_eq!(dialled.len(), 2, "{dialled:?}");
 }
 
+/// A name server and a broker on sockets and a real disk.
+struct OnSockets {
+    tcp: Tcp,
+    names: NameServer,
+    broker: Broker,
+    _directory: tempfile::TempDir,
+}
+
+impl OnSockets {
+    fn start() -> Self {
+        let tcp = Tcp::start(TcpOptions::default()).expect("threads start");
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (transport, runtime): (Arc<dyn Transport>, Arc<dyn Runtime>) =
+            (Arc::new(tcp.clone()), Arc::new(tcp.clone()));
+        let options = NameServerOptions { listen: free, ..NameServerOptions::default() };
+        let names = NameServer::start(&tcp, Arc::clone(&runtime), options).expect("a free port");
+        let directory = tempfile::tempdir().expect("a folder");
+        let mut store = StoreOptions::at(directory.path());
+        store.segment_bytes = 8 << 20;
+        let name_servers = vec![names.address().into()];
+        let options = BrokerOptions { listen: free, name_servers, ..BrokerOptions::default() };
+        let broker = tcp.block_on(Broker::start(transport, runtime, options, store));
+        let broker = broker.expect("a fresh store opens");
+        Self { tcp, names, broker, _directory: directory }
+    }
+
+    fn client(&self) -> Client {
+        let (transport, runtime) = (Arc::new(self.tcp.clone()), Arc::new(self.tcp.clone()));
+        Client::new(transport, runtime, ClientOptions::new([self.names.address()]))
+    }
+}
+
 /// Nothing above knows which transport it is on: the same story on sockets and a real disk.
 /// proves: M43, M45, M46, M47
 #[test]
 #[allow(clippy::disallowed_methods, reason = "outside of the runtime, only blocking waits")]
 fn the_same_client_works_on_sockets() {
-    let tcp = Tcp::start(TcpOptions::default()).expect("threads start");
-    let free = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let (transport, runtime): (Arc<dyn Transport>, Arc<dyn Runtime>) =
-        (Arc::new(tcp.clone()), Arc::new(tcp.clone()));
-    let options = NameServerOptions { listen: free(0), ..NameServerOptions::default() };
-    let names = NameServer::start(&tcp, Arc::clone(&runtime), options).expect("a free port");
-    let directory = tempfile::tempdir().expect("a folder");
-    let mut store = StoreOptions::at(directory.path());
-    store.segment_bytes = 8 << 20;
-    let options = BrokerOptions {
-        listen: free(0),
-        name_servers: vec![names.address().into()],
-        ..BrokerOptions::default()
-    };
-    let broker = tcp.block_on(Broker::start(Arc::clone(&transport), Arc::clone(&runtime), options, store));
-    let broker = broker.expect("a fresh store opens");
-    let client = Client::new(transport, runtime, ClientOptions::new([names.address()]));
+    let on_sockets = OnSockets::start();
+    let (tcp, client) = (&on_sockets.tcp, on_sockets.client());
     let producer = Producer::new(&client, group("producers"), ProducerOptions::default());
     let (arrived, received) = std::sync::mpsc::channel();
     let tell = listener(move |messages| {
@@ -121,5 +138,40 @@ fn the_same_client_works_on_sockets() {
         producer.close().await;
     });
     client.close();
-    tcp.block_on(broker.stop()).expect("a clean stop");
+    tcp.block_on(on_sockets.broker.stop()).expect("a clean stop");
+}
+
+/// Two members on sockets share the queues; when one leaves, the other has all.
+/// proves: M47
+#[test]
+fn members_on_sockets_divide_the_queues_anew() {
+    let on_sockets = OnSockets::start();
+    let tcp = &on_sockets.tcp;
+    let producer = Producer::new(&on_sockets.client(), group("producers"), ProducerOptions::default());
+    tcp.block_on(producer.send(message("orders", "first"))).expect("stored");
+    let member = || {
+        let tell = listener(|_| ConsumeResult::Consumed);
+        let client = on_sockets.client();
+        let starting = PushConsumer::start(&client, group("pushed"), earliest(), [("orders", "*")], tell);
+        tcp.block_on(starting).expect("names and expressions are right")
+    };
+    let queues = |member: &PushConsumer| -> BTreeSet<_> {
+        member.queues().into_iter().filter(|queue| queue.topic == "orders").collect()
+    };
+    let soon = |what: &str, reached: &dyn Fn() -> bool| {
+        let until = tcp.now() + Duration::from_secs(10);
+        while !reached() {
+            assert!(tcp.now() < until, "{what}");
+            tcp.block_on(tcp.sleep(Duration::from_millis(10)));
+        }
+    };
+    let first = member();
+    soon("one member has all", &|| queues(&first).len() == 4);
+    let all = queues(&first);
+    let second = member();
+    soon("two members have two each", &|| (queues(&first).len(), queues(&second).len()) == (2, 2));
+    assert_eq!(queues(&first).union(&queues(&second)).cloned().collect::<BTreeSet<_>>(), all);
+    tcp.block_on(second.close(Duration::from_secs(1)));
+    soon("one member has all again", &|| queues(&first) == all);
+    tcp.block_on(first.close(Duration::from_secs(1)));
 }

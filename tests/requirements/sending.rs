@@ -182,6 +182,67 @@ fn a_send_avoids_the_broker_that_failed() {
     }
 }
 
+/// A broker that never answers costs the time a send may take, and not more.
+#[test]
+fn a_send_without_an_answer_ends_in_time() {
+    let cluster = Scripted::new(vec![Answer::Never]).cluster(67);
+    for timeout in [Duration::from_millis(200), second(3)] {
+        let producer = cluster.producer_with(1, ProducerOptions { timeout, ..ProducerOptions::default() });
+        let began = cluster.now();
+        let failed = cluster.wait(producer.send(message("orders", "m0"))).expect_err("nobody answers");
+        let took = cluster.now().since(began);
+        assert!(failed.is_outcome_unknown(), "it may be stored: {failed}");
+        assert!((timeout..timeout + Duration::from_millis(10)).contains(&took), "{timeout:?}: {took:?}");
+    }
+}
+
+/// A host that is gone answers no attempt to connect: that leaves time for another broker, and ends in time
+/// where there is none.
+#[test]
+fn a_send_to_a_host_that_is_gone_leaves_time_for_another() {
+    let mut cluster = start(68, 1, 2);
+    cluster.create_topic("orders", 4);
+    cluster.partition(Node::Client(1), Node::master(0));
+    for attempt in 0..8 {
+        let producer = cluster.producer_with(1, ProducerOptions::default());
+        let began = cluster.now();
+        let sent = cluster.wait(producer.send(message("orders", "m"))).expect("stored");
+        assert_eq!(sent.queue.broker_name, "broker-1");
+        assert!(cluster.now().since(began) < second(3), "attempt {attempt}");
+    }
+    cluster.partition(Node::Client(1), Node::master(1));
+    let producer = cluster.producer_with(1, ProducerOptions::default());
+    let began = cluster.now();
+    let failed = cluster.wait(producer.send(message("orders", "m"))).expect_err("nobody is there");
+    let took = cluster.now().since(began);
+    assert!(took <= second(3) + Duration::from_millis(10), "{failed} after {took:?}");
+}
+
+/// Every level waits as long as RocketMQ's, up to two hours.
+#[test]
+fn each_delay_level_has_its_time() {
+    let seconds = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+    let cluster = start(69, 1, 1);
+    cluster.create_topic("orders", 1);
+    let producer = cluster.producer_with(1, ProducerOptions::default());
+    let seen = Seen::default();
+    let _consumer = cluster.push_consumer(2, "pushed", earliest(), &[("orders", "*")], seen.listener());
+    cluster.run_for(second(2));
+    let sent = cluster.now();
+    for level in 1..=seconds.len() {
+        let message =
+            message("orders", format!("m{level}")).delay_level(i32::try_from(level).expect("below 19"));
+        cluster.wait(producer.send(message)).expect("stored");
+    }
+    for (index, after) in seconds.into_iter().enumerate() {
+        let due = sent + second(after);
+        cluster.run_for(due.since(cluster.now()));
+        assert_eq!(seen.bodies().len(), index, "level {} comes not before {after} s", index + 1);
+        cluster.run_for(Duration::from_millis(900));
+        assert_eq!(seen.bodies().last(), Some(&format!("m{}", index + 1)), "after {after} s");
+    }
+}
+
 /// A message whose delay is over arrives; not before.
 #[test]
 fn a_delayed_message_arrives_after_its_delay() {

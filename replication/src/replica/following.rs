@@ -174,9 +174,23 @@ impl Replica {
         let asked = self.asked;
         let Some(following) = self.following() else { return };
         if from == asked {
+            let was_leader = following.leader == Some(from);
             // The election timer runs on: a leader that cannot be reached is none.
             *following = Following::seek(None, retry_ms);
+            if was_leader {
+                self.stand_soon(now);
+            }
         }
+    }
+
+    /// The connection to the leader broke, as it does when its process dies. It is asked for among the
+    /// others once or twice; then this node stands, for which they must not hear of the leader either.
+    fn stand_soon(&mut self, now: Millis) {
+        let timing = self.settings.timing;
+        let spread = timing.election_max_ms.saturating_sub(timing.election_min_ms) / 2;
+        let drawn = if spread == 0 { 0 } else { self.draw.next() % spread };
+        let soon = now + 2 * timing.retry_ms + drawn;
+        self.election_ms = self.election_ms.min(soon.saturating_sub(self.heard_ms));
     }
 
     pub(super) fn fetched(

@@ -26,8 +26,8 @@ pub enum Failover {
 pub struct Timing {
     /// A follower that hears nothing of its leader for a time drawn between this …
     pub election_min_ms: Millis,
-    /// … and this stands for election. A leader that hears nothing of a majority for so long steps
-    /// down.
+    /// … and this stands for election; sooner when the connection to the leader broke. A leader that hears
+    /// nothing of a majority for so long steps down.
     pub election_max_ms: Millis,
     /// A waiting fetch is answered after this time at the latest, as a sign of life.
     pub heartbeat_ms: Millis,
