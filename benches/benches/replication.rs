@@ -2,7 +2,7 @@
 //! device as there are slaves.
 //!
 //! ```text
-//! cargo bench -p staticfire-benches --bench replication
+//! cargo bench -p staticfire-benches --bench replication [-- link slave quorum catch-up table]
 //! ```
 //! Sizes: `STATICFIRE_BENCH_ROUNDS` (7), `STATICFIRE_BENCH_SENDS` (20,000 a round), `STATICFIRE_BENCH_FLUSHED_SENDS`
 //! (4,000), `STATICFIRE_BENCH_SINGLES` (200), `STATICFIRE_BENCH_PACED` (2,000 sends, one each ms),
@@ -14,7 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "it stands outside, with files and processes")]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,21 +42,31 @@ fn main() {
         return;
     }
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the logs");
-    let bench =
-        Bench { tcp: Tcp::start(TcpOptions::default()).expect("threads"), directory: directory.path() };
-    bench.behind_a_link();
-    for (mode, sends) in [("written", setting("SENDS", 20_000)), ("flushed", setting("FLUSHED_SENDS", 4_000))]
-    {
-        bench.one_slave(mode, sends);
+    let bench = Bench {
+        tcp: Tcp::start(TcpOptions::default()).expect("threads"),
+        directory: directory.path().to_owned(),
+    };
+    // Named on the command line, or all.
+    let parts: [(&str, Part); 5] = [
+        ("link", Bench::behind_a_link),
+        ("slave", Bench::one_slave),
+        ("quorum", Bench::quorum),
+        ("catch-up", Bench::catching_up),
+        ("table", Bench::table),
+    ];
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    for (name, part) in parts {
+        if named.is_empty() || named.iter().any(|word| word == name) {
+            part(&bench);
+        }
     }
-    bench.quorum();
-    bench.catching_up();
-    bench.table();
 }
 
-struct Bench<'a> {
+type Part = fn(&Bench);
+
+struct Bench {
     tcp: Tcp,
-    directory: &'a Path,
+    directory: PathBuf,
 }
 
 /// A broker, alone or the first of its group, and connections to it.
@@ -64,7 +74,7 @@ struct Side {
     many: Generator,
     one: Generator,
     /// The others of its group.
-    _others: Vec<Server>,
+    others: Vec<Server>,
     server: Server,
 }
 
@@ -76,7 +86,7 @@ impl Side {
         let mut many = connect(load);
         // The topic comes to be, and the first pages are written.
         many.closed_loop(500).expect("sends to warm up");
-        Self { many, one: connect(Load { connections: 1, ..load }), _others: others, server }
+        Self { many, one: connect(Load { connections: 1, ..load }), others, server }
     }
 
     /// Sends a second, while the plain logs get as much.
@@ -85,6 +95,13 @@ impl Side {
         let each = usize::try_from(setting("BODY", 1024)).expect("a length") + RECORD;
         let answered = |count: u64| beside.add(usize::try_from(count).unwrap_or(0) * each);
         sends as f64 / self.many.closed_loop_beside(sends, answered).expect("pipelined sends")
+    }
+
+    /// And the server's CPU seconds.
+    fn per_second_and_cpu(&mut self, sends: u64, beside: &Beside) -> (f64, f64) {
+        let before = self.server.cpu_seconds();
+        let per_second = self.per_second(sends, beside);
+        (per_second, self.server.cpu_seconds() - before)
     }
 
     /// How long after they were due sends were answered, in an open loop.
@@ -101,7 +118,7 @@ impl Side {
     }
 }
 
-impl Bench<'_> {
+impl Bench {
     fn folder(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -206,22 +223,36 @@ impl Bench<'_> {
     }
 
     /// A master with one slave against none.
-    fn one_slave(&self, mode: &'static str, sends: u64) {
+    fn one_slave(&self) {
+        self.one_slave_in("written", setting("SENDS", 20_000));
+        self.one_slave_in("flushed", setting("FLUSHED_SENDS", 4_000));
+    }
+
+    fn one_slave_in(&self, mode: &'static str, sends: u64) {
         let mut alone = self.alone(mode, 16, &format!("one-alone-{mode}"));
         let mut master = self.group(2, mode, 0, 16, &format!("one-{mode}"));
         let (none, one) =
             (self.beside(0, false, "none"), self.beside(1, mode == "flushed", &format!("one-beside-{mode}")));
-        let (mut bare, mut fair) = (Vec::new(), Vec::new());
+        let (mut bare, mut fair, mut cpu, mut slave) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..setting("ROUNDS", 7) {
-            let without = alone.per_second(sends, &none);
+            let (without, alone_s) = alone.per_second_and_cpu(sends, &none);
             let beside = alone.per_second(sends, &one);
-            let with = master.per_second(sends, &none);
+            let slave_before = master.others[0].cpu_seconds();
+            let (with, master_s) = master.per_second_and_cpu(sends, &none);
             bare.push(with / without);
             fair.push(with / beside);
+            cpu.push(master_s / alone_s);
+            slave.push((master.others[0].cpu_seconds() - slave_before) / alone_s);
         }
         one.stop().expect("a plain log");
         report("throughput with one slave / alone beside a plain log", mode, &fair, Goal::AtLeast(0.85));
-        println!("{mode:<9} (against alone with nothing beside it: {:.2})", median(bare));
+        println!(
+            "{mode:<9} against alone with nothing beside it {:.2}; CPU of the master {:.2}, of the slave {:.2} times \
+             that of the broker alone",
+            median(bare),
+            median(cpu),
+            median(slave)
+        );
     }
 
     /// A majority's flush against one's own.
