@@ -3,6 +3,7 @@
 //! Two implementations: [`RealDirectory`] (files, `pwrite`, read-only maps, threads that run
 //! syncs) and [`SimulatedDisk`] (a durable image, un-synced sectors, faults drawn from a seed).
 //! One conformance suite, [`conformance`], runs on both; whoever writes a third can run it too.
+//! [`RecordingDirectory`] writes down what changes one, and the [`Trace`] replays on a simulated disk.
 //!
 //! Paths are relative to the root of the directory, components joined by `/`; components are
 //! built from validated names and numbers only, so no path leaves the root.
@@ -17,9 +18,11 @@ use bytes::Bytes;
 
 pub mod conformance;
 mod real;
+mod recorded;
 pub mod simulated;
 
 pub use real::RealDirectory;
+pub use recorded::{RecordingDirectory, Trace, TraceOperation};
 pub use simulated::{
     CrashImages, DiskFaults, DiskOperation, FaultEffect, FaultRule, OperationRecord, PendingSync, Reread,
     Rot, SimulatedDisk, SyncSiteCount, SyncTicket, is_machine_gone,
