@@ -57,6 +57,9 @@ pub struct MemberOptions {
     pub peers: BTreeMap<NodeId, SocketAddr>,
     /// What the replica is told.
     pub settings: Settings,
+    /// Bytes at the end of the log that were just written: whether these are in memory is not asked before
+    /// they are shipped.
+    pub hot_bytes: u64,
 }
 
 /// What a node is, for the broker around it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cluster::{Cluster, RAFT, ip, message};
 use staticfire_replication::{Failover, MemberError, NodeId, Role};
+use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect};
 use staticfire_storage::{Outcome, PhysicalOffset};
 
 /// proves: M5, M36, M37, M40, I34, I39: what was OK is there after the leader died, byte for byte
@@ -248,4 +249,25 @@ fn a_fence_tells_of_what_producers_finish_meanwhile() {
     cluster.network.heal();
     cluster.run_until(|| cluster.node(old).store.marks().dispatched >= receipt.position().end);
     assert_eq!(cluster.bodies(old), ["new"], "{:?}", cluster.statuses());
+}
+
+/// What left the leader's memory is read by a thread of the disk before it is shipped, and when that fails the
+/// slave asks again.
+#[test]
+fn a_slave_gets_history_that_left_the_memory() {
+    let failover = vec![Failover::Master { generation: 1 }, Failover::Slave, Failover::Slave];
+    let mut cluster = Cluster::start(9, failover);
+    assert_eq!(cluster.elect(), 0);
+    let disk = cluster.kill(1, false);
+    for n in 0..40 {
+        cluster.node(0).store.append(&message(&format!("{n}: {}", "x".repeat(1000)))).unwrap();
+    }
+    cluster.run(1000);
+    // The first read takes the slices, which looks at nothing.
+    let cold = DiskFaults { cold: true, ..DiskFaults::calm() };
+    cluster.node(0).disk.set_faults(cold.on_nth(DiskOperation::Read, 2, FaultEffect::Io));
+    cluster.boot(1, disk);
+    cluster.run_until(|| cluster.node(1).store.marks().written == cluster.node(0).store.marks().written);
+    assert!(cluster.log(1) == cluster.log(0), "{:?}", cluster.statuses());
+    assert_eq!(cluster.bodies(1).len(), 40);
 }

@@ -372,6 +372,7 @@ impl Shared {
             listen: node.options.listen,
             peers: node.options.peers.clone(),
             settings: node.options.settings().map_err(JoinError::Options)?,
+            hot_bytes: self.options.hot_bytes,
         };
         let (transport, runtime) = (Arc::clone(&self.transport), Arc::clone(&self.runtime));
         let told = Arc::new(Told(Arc::downgrade(self)));

@@ -1,7 +1,9 @@
 //! Events become inputs of the replica, and its effects are carried out.
 
 use bytes::Bytes;
-use staticfire_storage::{AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position};
+use staticfire_storage::{
+    AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position, ReadError,
+};
 
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
 use crate::{
@@ -125,20 +127,46 @@ impl Inner {
 
     fn answer(&self, state: &mut State, token: Token, answer: Answer) {
         let Some(request) = state.requests.remove(&token) else { return };
-        let records = match answer {
-            Answer::Fetch(FetchAnswer::Records { from, upto, .. }) if upto > from => {
-                match self.store.slices(from, upto) {
-                    Ok(records) => records,
-                    // Retention was faster: whoever asked asks again, and learns what is left.
-                    Err(_) => {
-                        request.connection.close();
-                        return self.marks(state);
-                    }
-                }
-            }
-            _ => Vec::new(),
+        let (from, upto) = match answer {
+            Answer::Fetch(FetchAnswer::Records { from, upto, .. }) if upto > from => (from, upto),
+            _ => return self.write_answer(&request, answer, Vec::new()),
         };
-        self.write_answer(&request, answer, records);
+        match self.store.slices(from, upto) {
+            Ok(records) if self.is_cold(from, upto) => {
+                self.answer_when_read(request, answer, (from, upto), records);
+            }
+            Ok(records) => self.write_answer(&request, answer, records),
+            // Retention was faster: whoever asked asks again, and learns what is left.
+            Err(_) => {
+                request.connection.close();
+                self.marks(state);
+            }
+        }
+    }
+
+    /// Whether a part of these bytes left the memory. What was just written is not asked.
+    fn is_cold(&self, from: PhysicalOffset, upto: PhysicalOffset) -> bool {
+        from.0 + self.options.hot_bytes < self.store.marks().written.0
+            && self.store.is_cold(from, upto.0 - from.0)
+    }
+
+    /// Ships slices of the log that nobody has looked at yet, once a thread of the disk has read what they
+    /// show: signs of life and votes do not wait for somebody's history. They were taken before, since the
+    /// log may be cut and go on differently meanwhile.
+    fn answer_when_read(
+        &self,
+        request: Asked,
+        answer: Answer,
+        (from, upto): (PhysicalOffset, PhysicalOffset),
+        records: Vec<Bytes>,
+    ) {
+        let me = self.me.clone();
+        let done = move |read: Result<(), ReadError>| match (me.upgrade(), read) {
+            (Some(member), Ok(())) => member.write_answer(&request, answer, records),
+            // Whoever asked asks again.
+            _ => request.connection.close(),
+        };
+        self.store.start_read(from, upto.0 - from.0, Box::new(done));
     }
 
     /// Ends the epoch before, and tells the replica first of all what producers had appended in it

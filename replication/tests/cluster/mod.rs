@@ -178,6 +178,7 @@ impl Cluster {
             listen: address(index),
             peers,
             settings,
+            hot_bytes: 0,
         };
         let (transport, runtime) = (Arc::new(host.clone()), Arc::new(host.clone()));
         let heard = Arc::new(Heard::default());
