@@ -270,7 +270,8 @@ impl dyn SegmentFile + '_ {
         self.start_sync_from(Location::caller(), done);
     }
 
-    /// Makes everything written so far (length included) durable before returning.
+    /// Makes everything written so far (length included) durable before returning. Fails, too, when a sync
+    /// started earlier has failed and its `done` has not returned: the system may report that once.
     ///
     /// # Errors
     /// The system's error. The bytes may then be lost, and a later success proves nothing about them.

@@ -1,10 +1,12 @@
 //! Power cuts and kills at every disk step of short workloads.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod crash_suite;
 
 use crash_suite::{Effort, Op, Seen, Workload, explore, explore_failing_syncs};
-use staticfire_storage::Durability;
-use staticfire_storage::disk::{DiskFaults, Reread};
+use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect, Reread, SimulatedDisk};
+use staticfire_storage::{CloseError, Durability, Message, QueueId, Step, Store, TopicName};
 
 /// Multiplies the number of cases; 1 unless the environment says more.
 fn cases() -> usize {
@@ -59,6 +61,30 @@ fn whatever_sync_fails_the_promises_hold() {
     }
     println!("{} recoveries of {} distinct states", seen.recoveries, seen.states.len());
     assert!(seen.states.len() >= 200, "only {} distinct states", seen.states.len());
+}
+
+/// proves: I8, F10: a flush has failed, nobody was told yet, and the close that comes then does not count on
+/// a later sync, for the system may report a failure once
+#[test]
+fn a_close_counts_on_no_flush_that_failed_unheard() {
+    let disk = SimulatedDisk::new(1).with_faults(DiskFaults::calm());
+    let workload = Workload { ops: Vec::new(), durability: Durability::Flushed };
+    let store = Store::open(crash_suite::options(&disk, &workload)).unwrap();
+    disk.set_faults(DiskFaults::calm().on_nth(DiskOperation::SyncFile, 1, FaultEffect::Io));
+    let message = Message::new(TopicName::new("t").unwrap(), QueueId(0), "x");
+    let receipt = store.append(&message).unwrap();
+    for step in [Step::Write, Step::Flush] {
+        store.step(step).unwrap();
+    }
+    assert_eq!(disk.pending_syncs().len(), 1);
+    let closed = store.clone().close();
+    assert!(
+        matches!(closed, Err(CloseError::Failed(_))),
+        "{closed:?} {:?} {:?}",
+        disk.pending_syncs(),
+        disk.operations()
+    );
+    assert!(receipt.wait(Durability::Flushed).is_err());
 }
 
 /// proves: I1, I2, I3, I4, I5, I17, F2, F4: on disks whose sectors have 4096 bytes too

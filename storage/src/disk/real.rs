@@ -206,7 +206,10 @@ impl Directory for RealDirectory {
 
     fn start_sync_from(&self, _site: SyncSite, path: &str, done: OnSynced) {
         match self.directory_to_sync(path) {
-            Ok(directory) => self.syncs.thread(path).start(directory, syncs::Scope::Everything, done),
+            Ok(directory) => {
+                let order = Arc::default();
+                self.syncs.thread(path).start(directory, syncs::Scope::Everything, order, done);
+            }
             Err(e) => done(Err(e)),
         }
     }

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 
 use super::lock::{FileId, file_id};
 use super::reads::{self, ReadThreads};
-use super::syncs::{self, Scope, SyncThread};
+use super::syncs::{Scope, SyncOrder, SyncThread};
 use super::{file_len, not_a_file};
 use crate::disk::{OnRead, OnSynced, SegmentFile, SyncSite, busy, check_readable, check_writable};
 
@@ -53,6 +53,7 @@ struct Known {
 pub(super) struct RealFile {
     fd: Arc<OwnedFd>,
     syncs: Arc<SyncThread>,
+    order: Arc<SyncOrder>,
     reads: Arc<ReadThreads>,
     mapping: Arc<Mapping>,
     /// What slices are cut from, so that reading allocates nothing; made by the first read.
@@ -129,6 +130,7 @@ impl RealFile {
         let file = Arc::new(Self {
             fd: Arc::new(fd),
             syncs,
+            order: Arc::default(),
             reads,
             mapping,
             masters: RwLock::new(None),
@@ -358,11 +360,11 @@ impl SegmentFile for RealFile {
     }
 
     fn start_sync_from(&self, _site: SyncSite, done: OnSynced) {
-        self.syncs.start(Arc::clone(&self.fd), Scope::Bytes, done);
+        self.syncs.start(Arc::clone(&self.fd), Scope::Bytes, Arc::clone(&self.order), done);
     }
 
     fn sync_from(&self, _site: SyncSite) -> io::Result<()> {
-        syncs::sync(&self.fd, Scope::Bytes)
+        self.order.sync(&self.fd, Scope::Bytes)
     }
 
     fn modified_ms(&self) -> io::Result<i64> {

@@ -28,7 +28,7 @@ pub struct PendingSync {
 }
 
 /// What a sync makes durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) inode: Inode,
     pub(super) directory: bool,
@@ -178,6 +178,7 @@ impl SimulatedDisk {
             return verdict.map(|_| ());
         }
         let outcome = match verdict? {
+            _ if state.has_failed_unheard(target) => Outcome::Failed,
             Verdict::Struck(FaultEffect::Io) => Outcome::Failed,
             Verdict::Struck(FaultEffect::Ignored) => Outcome::Ignored,
             _ => Outcome::Durable,
@@ -233,6 +234,12 @@ impl State {
             Verdict::Struck(FaultEffect::StorageFull) => Err(io::ErrorKind::StorageFull.into()),
             verdict => Ok(verdict),
         }
+    }
+
+    /// A sync that was started earlier has failed, and nobody was told yet.
+    fn has_failed_unheard(&self, target: Target) -> bool {
+        let fails = |started: &Started| started.outcome == Outcome::Failed && started.target == target;
+        self.started.values().any(fails)
     }
 
     fn apply_sync(&mut self, target: Target, upto: u64, outcome: Outcome) -> io::Result<()> {
