@@ -507,9 +507,12 @@ fn what_was_cut_off_is_listed_shown_and_sent_once_more() {
     let with = |more: &[&str]| ok(&[&tail[..], more].concat());
     let list = json_lines(&with(&["--json"]));
     assert_eq!((list.len(), &list[0]["epoch"], &list[0]["messages"]), (1, &7.into(), &2.into()), "{list:?}");
-    assert_eq!(list[0]["topics"]["orders"], 2);
+    assert_eq!((&list[0]["topics"]["orders"], &list[0]["reason"]), (&2.into(), &"diverged".into()));
     let people = with(&[]);
-    assert!(people.contains("in epoch 7") && people.contains("2 of orders"), "{people}");
+    assert!(
+        people.contains("in epoch 7 because a newer leader") && people.contains("2 of orders"),
+        "{people}"
+    );
     let messages = json_lines(&with(&["--messages"]));
     let bodies: Vec<_> = messages.iter().map(|message| message["body"].as_str().unwrap()).collect();
     assert_eq!(bodies, ["first lost", "second lost"]);

@@ -17,6 +17,7 @@
 mod acknowledgement;
 mod advice;
 mod control;
+mod cut;
 mod epochs;
 mod group;
 mod incoming;
@@ -31,6 +32,7 @@ pub mod wire;
 pub use acknowledgement::{Acknowledgement, Reached};
 pub use advice::{Advice, Load, LoadGauge, suggest};
 pub use control::{Barrier, CONTROL_TOPIC, control_topic};
+pub use cut::LogCut;
 pub use epochs::{EpochStart, EpochTable, EpochTableError};
 pub use group::{DiskId, Group, GroupError, NodeId, Promise};
 pub use member::{Member, MemberError, MemberObserver, MemberOptions, MemberStatus, ReadIndex, Role};

@@ -23,7 +23,7 @@ use staticfire_transport::{Connection, Listener, Runtime, Transport};
 
 use crate::notes::{self, NotesError};
 use crate::{
-    EpochStart, Evidence, Failover, Input, Millis, Mode, NodeId, Promise, Remembered, Replica,
+    EpochStart, Evidence, Failover, Input, LogCut, Millis, Mode, NodeId, Promise, Remembered, Replica,
     ReplicaProgress, Settings, Token,
 };
 
@@ -108,8 +108,9 @@ pub trait MemberObserver: Send + Sync {
     fn stands(&self, _epoch: Epoch, _told: bool) {}
     /// Nothing more is acknowledged in the epochs before this one.
     fn fenced(&self, _epoch: Epoch) {}
-    /// The log was cut at `to`; what stood above, up to `end`, is kept as an orphan.
-    fn cut(&self, _to: PhysicalOffset, _end: PhysicalOffset) {}
+    /// Something was cut off the log and is kept as an orphan. Called once for each cut; a machine that
+    /// fails meanwhile finishes it when the store is opened, whose report says so.
+    fn cut(&self, _cut: &LogCut) {}
     /// The log was dropped and begins at `base`: the leader keeps nothing from before. All that was
     /// derived from it is void; the state is what the records from there on say.
     fn restarted(&self, _base: Position) {}

@@ -146,6 +146,11 @@ pub(crate) fn read_epochs(store: &Store, new: bool) -> Result<EpochTable, NotesE
     Ok(table)
 }
 
+/// The epochs as they were noted last.
+pub(crate) fn noted_epochs(directory: &dyn Directory) -> Option<EpochTable> {
+    decode_epochs(&small_file::read(directory, EPOCHS).ok()??).ok()
+}
+
 /// Reads the epochs of a log.
 ///
 /// # Errors

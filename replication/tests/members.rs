@@ -109,7 +109,7 @@ fn a_promoted_slave_takes_over_and_the_old_master_follows() {
     cluster.run(2000);
     assert_eq!(cluster.bodies(0), cluster.bodies(1), "{:?}", cluster.statuses());
     let heard = cluster.node(0).heard.0.lock().unwrap().clone();
-    assert!(heard.iter().any(|what| what.starts_with("cut ")), "{heard:?}");
+    assert!(heard.iter().any(|what| what.starts_with("event=log-cut reason=retracted from=")), "{heard:?}");
 }
 
 /// proves: I1, I22, I25, I31, I34, I39, F1, F2, F26: through kills, power cuts and partitions, everything

@@ -54,6 +54,9 @@ fn who_was_away_too_long_begins_where_the_leader_does() {
         cluster.boot(away, back);
         cluster.run(2000);
         assert!(restarted(&cluster, away), "{:?}", cluster.statuses());
+        let heard = cluster.node(away).heard.0.lock().unwrap().clone();
+        let said = |what: &&String| what.starts_with("event=log-cut reason=anew from=0 ");
+        assert_eq!(heard.iter().filter(said).count(), 1, "I76: {heard:?}");
         assert_same(&cluster, away, leader);
 
         // The one with the whole log is gone, and so is the leader when the other has come back.

@@ -29,6 +29,7 @@
 //! | `leaderships_total`, `leaderships_lost_total` | | | began to lead; led, and does no more |
 //! | `fences_total` | | | closed the log to the producers of an epoch that ended |
 //! | `truncated_bytes_total` | | bytes | cut from this log, and kept as orphans |
+//! | `log_cuts_total` | `why` | | `diverged`: a newer leader did not have it; `retracted`: the operator's master did not; `anew`: the leader's log began later; `torn`: a crash had left the end incomplete |
 //! | `advised_pulls_total` | `slave` | pulls | told the consumer to ask this slave next |
 //!
 //! Messages of a lag are counted up to 10,000 and estimated from their bytes beyond.
@@ -38,6 +39,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use staticfire_replication::{Failover, Load};
+use staticfire_storage::orphans::CutReason;
 use staticfire_storage::{PhysicalOffset, Store};
 
 use super::latency::{BOUNDS_US, Latencies};
@@ -64,6 +66,8 @@ pub(super) struct Seen {
     latencies: Latencies,
     /// By why.
     elections: [(&'static str, u64); 3],
+    /// By reason.
+    cuts: BTreeMap<&'static str, u64>,
     leaderships_lost: u64,
     fences: u64,
 }
@@ -136,7 +140,11 @@ impl Shared {
             latencies: self.latency.counted(),
             ..Seen::default()
         };
+        if self.store.report().log.tail.is_some() {
+            seen.cuts.insert(CutReason::Torn.name(), 1);
+        }
         if let Some(node) = &self.node {
+            seen.cuts.extend(&lock(&node.cuts).times);
             let elects = node.options.failover == Failover::Raft;
             seen.elections = [
                 ("silence", counted(&node.turns.silence)),
@@ -212,6 +220,10 @@ fn render(brokers: &[Seen]) -> String {
     by(&mut text, brokers, "elections_total", "counter", ("why", help), |seen| {
         let known = seen.elections.iter().filter(|(why, _)| !why.is_empty());
         known.map(|(why, times)| ((*why).to_owned(), *times)).collect()
+    });
+    let help = "How often something was cut off the log.";
+    by(&mut text, brokers, "log_cuts_total", "counter", ("why", help), |seen| {
+        seen.cuts.iter().map(|(why, times)| ((*why).to_owned(), *times)).collect()
     });
     let help = "Sends that were stored, and not safe in time.";
     by(&mut text, brokers, "acknowledgements_late_total", "counter", ("mode", help), |seen| {

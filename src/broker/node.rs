@@ -10,7 +10,7 @@
 //! ```
 //! Election and copying are [`Member`]'s. Without a group all of this lets everything pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use staticfire_replication::{
-    Evidence, Failover, Group, GroupError, Member, MemberError, MemberObserver, MemberOptions, MemberStatus,
-    Mode, NodeId, Role, Settings, Timing,
+    Evidence, Failover, Group, GroupError, LogCut, Member, MemberError, MemberObserver, MemberOptions,
+    MemberStatus, Mode, NodeId, Role, Settings, Timing,
 };
 use staticfire_storage::{Epoch, PhysicalOffset, Position};
 use staticfire_transport::{Command, Connection};
@@ -34,6 +34,8 @@ use super::turn::Reply;
 use crate::protocol::body::{MASTER_ID, NodeStatus};
 use crate::protocol::codes::{request, response};
 
+/// Cuts that are remembered until somebody asks.
+const UNTOLD_MAX: usize = 64;
 /// The highest generation an operator may choose.
 const GENERATION_MAX: u16 = 32_767;
 
@@ -160,8 +162,18 @@ pub struct Node {
     pub leaderships: AtomicU64,
     /// Bytes cut from the log.
     pub truncated: AtomicU64,
+    pub cuts: Mutex<Cuts>,
     pub turns: Turns,
     pub state: Keeping,
+}
+
+/// What was cut off the log since the start.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    /// How often, by reason.
+    pub times: BTreeMap<&'static str, u64>,
+    /// The newest, until they are told.
+    untold: VecDeque<LogCut>,
 }
 
 /// How often the lead was asked for and lost, since the start.
@@ -190,6 +202,7 @@ impl Node {
             trouble: Mutex::default(),
             leaderships: AtomicU64::new(0),
             truncated: AtomicU64::new(0),
+            cuts: Mutex::default(),
             turns: Turns::default(),
             state,
         }
@@ -259,6 +272,14 @@ impl NodeView {
         Some(self.0.upgrade()?.seen())
     }
 
+    /// What was cut off its log since this was asked last, oldest first; no more than 64 are remembered.
+    #[must_use]
+    pub fn take_cuts(&self) -> Vec<LogCut> {
+        let shared = self.0.upgrade();
+        let node = shared.as_ref().and_then(|shared| shared.node.as_ref());
+        node.map_or_else(Vec::new, |node| lock(&node.cuts).untold.drain(..).collect())
+    }
+
     /// What its part in the group last could not do, in words.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -308,9 +329,9 @@ impl MemberObserver for Told {
         self.node(|node| _ = node.turns.fences.fetch_add(1, Ordering::Relaxed));
     }
 
-    fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
+    fn cut(&self, cut: &LogCut) {
         if let Some(shared) = self.0.upgrade() {
-            shared.on_cut(to, end);
+            shared.on_cut(cut);
         }
     }
 
@@ -354,11 +375,17 @@ impl Shared {
         });
     }
 
-    /// The log lost what stood from `to` to `end`; nothing of that was confirmed, unless the
-    /// operator chose another node's log. The member's lock is held.
-    fn on_cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
+    /// The log lost something; nothing of that was confirmed, unless the operator chose another node's
+    /// log, or the leader's expired. The member's lock is held.
+    fn on_cut(&self, cut: &LogCut) {
         if let Some(node) = &self.node {
-            node.truncated.fetch_add(end.0.saturating_sub(to.0), Ordering::Relaxed);
+            node.truncated.fetch_add(cut.bytes(), Ordering::Relaxed);
+            let mut cuts = lock(&node.cuts);
+            *cuts.times.entry(cut.reason.name()).or_default() += 1;
+            cuts.untold.push_back(*cut);
+            if cuts.untold.len() > UNTOLD_MAX {
+                cuts.untold.pop_front();
+            }
         }
         self.state_after_cut();
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use staticfire::client::{Client, ClientOptions, Message, Producer, ProducerOptions, SendStatus};
 use staticfire::protocol::names::{self, GroupName, SCHEDULE_TOPIC};
+use staticfire::replication::Barrier;
 use staticfire::storage::disk::{Directory, RealDirectory};
-use staticfire::storage::orphans::Orphan;
+use staticfire::storage::orphans::{CutReason, Orphan};
 use staticfire::storage::properties::{DELAY, REAL_QUEUE_ID, REAL_TOPIC};
 use staticfire::storage::{Record, TopicName};
 use staticfire::transport::tcp::{Tcp, TcpOptions};
@@ -90,18 +91,25 @@ impl Contents {
         topics
     }
 
+    /// The epochs that began in it.
+    fn epochs(&self) -> Vec<u64> {
+        let barriers = self.records.iter().filter_map(|record| Barrier::read(record).ok()?);
+        barriers.map(|barrier| barrier.epoch.0).collect()
+    }
+
     fn bytes(&self) -> u64 {
         self.records.iter().map(|record| u64::from(record.len())).sum()
     }
 
     fn line(&self) -> String {
-        let Orphan { file, epoch, start, .. } = &self.orphan;
+        let Orphan { file, epoch, start, reason, .. } = &self.orphan;
+        let why = reason.map_or(String::new(), |reason| format!(" because {}", reason.words()));
         let topics = self.topics();
         let topics: Vec<String> = topics.iter().map(|(topic, count)| format!("{count} of {topic}")).collect();
         let topics = if topics.is_empty() { "no messages".to_owned() } else { topics.join(", ") };
         let broken =
             self.broken.as_ref().map_or(String::new(), |why| format!("; not all of it can be read: {why}"));
-        format!("{file}: cut at {start} in epoch {}, {} bytes: {topics}{broken}", epoch.0, self.bytes())
+        format!("{file}: cut at {start} in epoch {}{why}, {} bytes: {topics}{broken}", epoch.0, self.bytes())
     }
 
     fn json(&self) -> Value {
@@ -109,6 +117,8 @@ impl Contents {
             "file": self.orphan.file,
             "epoch": self.orphan.epoch.0,
             "start": self.orphan.start.0,
+            "reason": self.orphan.reason.map(CutReason::name),
+            "epochs": self.epochs(),
             "bytes": self.bytes(),
             "messages": self.messages().count(),
             "topics": self.topics(),

@@ -302,6 +302,7 @@ async fn tell(store: Store, node: NodeView, runtime: Arc<dyn Runtime>) {
             trouble.iter().for_each(|words| eprintln!("staticfire: {words}"));
             told = trouble;
         }
+        node.take_cuts().iter().for_each(|cut| eprintln!("staticfire: {cut}"));
         let leads = match node.role() {
             Some(Role::Leader { epoch, serves: true, .. }) => Some(epoch),
             _ => None,

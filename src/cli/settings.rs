@@ -82,6 +82,13 @@ pub struct BrokerSettings {
     /// Remove the oldest segments of a commit log larger than this [default: no limit].
     #[arg(long, value_name = "BYTES")]
     pub retention_bytes: Option<u64>,
+    /// Remove what was cut off the log when it was last written so many hours ago [default: 168].
+    #[arg(long, value_name = "HOURS")]
+    pub orphans_hours: Option<NonZeroU32>,
+    /// Remove the oldest of what was cut off the log when it is more than this
+    /// [default: a quarter of --retention-bytes].
+    #[arg(long, value_name = "BYTES")]
+    pub orphans_bytes: Option<u64>,
     /// Topics that sends may create until the next start; 0 for none [default: 10000].
     #[arg(long, value_name = "COUNT")]
     pub auto_create_topics: Option<usize>,
@@ -213,6 +220,8 @@ impl BrokerSettings {
             segment_bytes: self.segment_bytes.or(file.segment_bytes),
             retention_hours: self.retention_hours.or(file.retention_hours),
             retention_bytes: self.retention_bytes.or(file.retention_bytes),
+            orphans_hours: self.orphans_hours.or(file.orphans_hours),
+            orphans_bytes: self.orphans_bytes.or(file.orphans_bytes),
             auto_create_topics: self.auto_create_topics.or(file.auto_create_topics),
             busy_reading_bytes: self.busy_reading_bytes.or(file.busy_reading_bytes),
             metrics: self.metrics.or(file.metrics),
@@ -275,6 +284,8 @@ impl BrokerSettings {
         let default = Retention::default();
         let hours = self.retention_hours.map(|hours| i64::from(hours.get()) * 3_600_000);
         options.retention = Retention { age_ms: hours.or(default.age_ms), bytes: self.retention_bytes };
+        let hours = self.orphans_hours.map(|hours| i64::from(hours.get()) * 3_600_000);
+        options.orphans = Retention { age_ms: hours.or(options.orphans.age_ms), bytes: self.orphans_bytes };
         options
     }
 }

@@ -117,7 +117,10 @@ impl Inner {
     pub(crate) fn retain(&self) -> io::Result<()> {
         // Records whose queue entries may yet be lost stay: they hold the numbering.
         let noted = self.state().state().queues_complete;
-        let removed = self.log.remove_old_segments(&self.options.retention, noted)?;
+        let mut retention = self.options.retention;
+        let orphans = self.log.remove_old_orphans(&self.options.orphans, retention.bytes)?;
+        retention.bytes = retention.bytes.map(|bytes| bytes - orphans.min(bytes / 2));
+        let removed = self.log.remove_old_segments(&retention, noted)?;
         if !removed {
             return Ok(());
         }

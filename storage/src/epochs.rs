@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::dispatch::{DispatchError, number_undispatched};
 use crate::error::Failure;
 use crate::log::AppendError;
+use crate::orphans::CutReason;
 use crate::queue::QueueError;
 use crate::{Epoch, Message, PhysicalOffset, ReadError, Receipt, Store};
 
@@ -156,7 +157,7 @@ impl Store {
     /// [`CutError`].
     pub fn retract(&self, to: PhysicalOffset) -> Result<(), CutError> {
         self.take_back(to);
-        self.truncate(to)
+        self.cut(to, CutReason::Retracted)
     }
 
     /// What was confirmed above `to` no longer is. Nobody dispatches meanwhile.
@@ -172,6 +173,10 @@ impl Store {
     /// # Errors
     /// [`CutError`].
     pub fn truncate(&self, to: PhysicalOffset) -> Result<(), CutError> {
+        self.cut(to, CutReason::Diverged)
+    }
+
+    fn cut(&self, to: PhysicalOffset, reason: CutReason) -> Result<(), CutError> {
         if let Some(failure) = self.failure() {
             return Err(CutError::Failed(failure.clone()));
         }
@@ -183,7 +188,7 @@ impl Store {
         if to < confirmed {
             return Err(CutError::BelowConfirmed { confirmed });
         }
-        self.0.log.truncate(to, &mut self.0.state()).map_err(CutError::Io)?;
+        self.0.log.truncate(to, reason, &mut self.0.state()).map_err(CutError::Io)?;
         self.0.queues.truncate(to).map_err(CutError::Queue)?;
         self.0.dispatcher().truncated(to);
         self.number().map_err(CutError::Dispatch)

@@ -31,6 +31,10 @@ pub struct StoreOptions {
     pub store_host: SocketAddr,
     /// What may be removed.
     pub retention: Retention,
+    /// How long what was cut off the log is kept as evidence ([`crate::orphans`]), never the newest file
+    /// less. The age is that of the messages; without `bytes`, a quarter of what the log may keep.
+    /// What orphans take the log may not, but for a half of what it may keep.
+    pub orphans: Retention,
     /// Bytes that may wait to be written; more is refused ([`crate::AppendError::Busy`]).
     pub staged_bytes_max: u64,
     /// Whoever wants to hear of dispatched messages.
@@ -95,6 +99,7 @@ impl StoreOptions {
             durability: Durability::Flushed,
             store_host: SocketAddr::from((Ipv4Addr::LOCALHOST, 10911)),
             retention: Retention::default(),
+            orphans: Retention { age_ms: Some(7 * 24 * 60 * 60 * 1000), bytes: None },
             staged_bytes_max: 16 << 20,
             observers: Vec::new(),
             background: Background::Threads,
@@ -113,6 +118,7 @@ impl fmt::Debug for StoreOptions {
             .field("durability", &self.durability)
             .field("store_host", &self.store_host)
             .field("retention", &self.retention)
+            .field("orphans", &self.orphans)
             .field("background", &self.background)
             .finish_non_exhaustive()
     }

@@ -1,15 +1,16 @@
 //! What was cut off the log, kept as evidence, and how to read it.
 //!
 //! ```text
-//! staticfire/orphans/<epoch>-<position>      both in 20 digits; -1, -2, ... behind, when there are several
+//! staticfire/orphans/<epoch>-<position>-<reason>   numbers in 20 digits; -1, -2, ... behind, when there are several
 //!
 //!   as long as a segment:  the segment as it was; what was cut begins at the place of the position in it
 //!   shorter:               what was cut and nothing else
 //! ```
-//! The epoch is the one in which it was cut; the position, where it stood in the log. A log is cut when
-//! its node had records that the leader of a newer epoch does not have, and when its end did not survive a
-//! crash whole.
+//! The epoch is the one in which it was cut; the position, where it stood in the log; the reason, one of
+//! [`CutReason`], which older files lack. They are evidence, for a while: see
+//! [`crate::StoreOptions::orphans`].
 
+use std::fmt;
 use std::io;
 
 use bytes::Bytes;
@@ -21,6 +22,52 @@ use crate::{Epoch, PhysicalOffset, Record, RecordCrc, RecordError};
 
 pub(crate) const FOLDER: &str = "staticfire/orphans";
 
+/// Why something was cut off a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CutReason {
+    /// The leader of a newer epoch does not have it; it was not confirmed.
+    Diverged,
+    /// The master that the operator chose does not have it. Here it may have been confirmed, and shown.
+    Retracted,
+    /// The leader keeps nothing any more of what had to be copied next, so that the log begins anew.
+    BegunAnew,
+    /// A crash left the end of the log incomplete.
+    Torn,
+}
+
+impl CutReason {
+    /// All of them, by the number that the state file has.
+    pub(crate) const ALL: [Self; 4] = [Self::Diverged, Self::Retracted, Self::BegunAnew, Self::Torn];
+
+    /// One word, as in names of files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Diverged => "diverged",
+            Self::Retracted => "retracted",
+            Self::BegunAnew => "anew",
+            Self::Torn => "torn",
+        }
+    }
+
+    /// A few words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Diverged => "a newer leader does not have it",
+            Self::Retracted => "the master chosen by the operator does not have it",
+            Self::BegunAnew => "the leader keeps nothing of what came next",
+            Self::Torn => "a crash left it incomplete",
+        }
+    }
+}
+
+impl fmt::Display for CutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A range that was cut off the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
@@ -30,6 +77,10 @@ pub struct Orphan {
     pub epoch: Epoch,
     /// Where it stood in the log.
     pub start: PhysicalOffset,
+    /// Why; `None` for what was cut before reasons were noted.
+    pub reason: Option<CutReason>,
+    /// Bytes of its file.
+    pub file_bytes: u64,
     /// Its place in the file.
     place: u64,
 }
@@ -52,11 +103,12 @@ impl Orphan {
         let mut all: Vec<Self> = files
             .iter()
             .filter_map(|file| {
-                let (epoch, start) = of_name(&file.name)?;
+                let (epoch, start, reason) = of_name(&file.name)?;
                 // Without a log, all that is left are the segments themselves.
                 let segment = segment_bytes.unwrap_or(file.len);
                 let place = if file.len >= segment { start.0.checked_rem(segment)? } else { 0 };
-                Some(Self { file: format!("{FOLDER}/{}", file.name), epoch, start, place })
+                let (file, file_bytes) = (format!("{FOLDER}/{}", file.name), file.len);
+                Some(Self { file, epoch, start, reason, file_bytes, place })
             })
             .collect();
         all.sort_by(|a, b| (a.epoch, a.start, &a.file).cmp(&(b.epoch, b.start, &b.file)));
@@ -74,10 +126,12 @@ impl Orphan {
     }
 }
 
-fn of_name(name: &str) -> Option<(Epoch, PhysicalOffset)> {
-    let mut parts = name.splitn(3, '-');
+fn of_name(name: &str) -> Option<(Epoch, PhysicalOffset, Option<CutReason>)> {
+    let mut parts = name.splitn(4, '-');
     let mut number = || parts.next()?.parse().ok();
-    Some((Epoch(number()?), PhysicalOffset(number()?)))
+    let (epoch, start) = (Epoch(number()?), PhysicalOffset(number()?));
+    let reason = parts.next().and_then(|word| CutReason::ALL.into_iter().find(|it| it.name() == word));
+    Some((epoch, start, reason))
 }
 
 /// Walks an orphan from record to record; see [`Orphan::records`].

@@ -13,6 +13,8 @@
 //! +-----------+---------+-----------+-------+
 //! ```
 //!
+//! The first byte of `cut_epoch` says why ([`CutReason`]): epochs are never so large.
+//!
 //! A slot that a crash left torn is not written over: a second torn write could complete it, and
 //! what was never decided, a cut say, would be done after all. A new file takes its place instead.
 //!
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::LastEnd;
 use crate::disk::{Directory, SegmentFile, write_all_at};
+use crate::orphans::CutReason;
 use crate::{Epoch, PhysicalOffset, RecordCrc};
 
 /// The folder of everything that RocketMQ does not know.
@@ -93,6 +96,22 @@ impl State {
 pub(crate) struct Cut {
     pub(crate) end: PhysicalOffset,
     pub(crate) epoch: Epoch,
+    pub(crate) reason: CutReason,
+}
+
+/// Bits of an epoch, where it shares eight bytes with a reason.
+const EPOCH_BITS: u32 = 56;
+
+impl Cut {
+    fn epoch_and_reason(self) -> u64 {
+        let number = CutReason::ALL.iter().position(|reason| *reason == self.reason).unwrap_or(0);
+        self.epoch.0 & ((1 << EPOCH_BITS) - 1) | (number as u64) << EPOCH_BITS
+    }
+
+    fn of(end: PhysicalOffset, epoch_and_reason: u64) -> Option<Self> {
+        let reason = *CutReason::ALL.get((epoch_and_reason >> EPOCH_BITS) as usize)?;
+        Some(Self { end, epoch: Epoch(epoch_and_reason & ((1 << EPOCH_BITS) - 1)), reason })
+    }
 }
 
 /// The file with its newest content.
@@ -188,7 +207,7 @@ fn encode(sequence: u64, state: &State) -> [u8; USED] {
         state.store_ms.cast_unsigned(),
         state.clean_end.map_or(NONE, |end| end.0),
         state.cut.map_or(NONE, |cut| cut.end.0),
-        state.cut.map_or(NONE, |cut| cut.epoch.0),
+        state.cut.map_or(NONE, Cut::epoch_and_reason),
     ];
     let mut slot = [0; USED];
     slot[..7].copy_from_slice(&MAGIC);
@@ -218,7 +237,7 @@ fn decode(slot: &[u8]) -> Option<(u64, State)> {
         sealed_from: PhysicalOffset(sealed),
         store_ms: store_ms.cast_signed(),
         clean_end: position(clean),
-        cut: position(cut_end).map(|end| Cut { end, epoch: Epoch(cut_epoch) }),
+        cut: position(cut_end).and_then(|end| Cut::of(end, cut_epoch)),
     };
     Some((sequence, state))
 }
@@ -255,7 +274,7 @@ mod tests {
             sealed_from: PhysicalOffset(1),
             store_ms: 1_700_000_000_000,
             clean_end: Some(PhysicalOffset(4096)),
-            cut: Some(Cut { end: PhysicalOffset(3), epoch: Epoch(6) }),
+            cut: Some(Cut { end: PhysicalOffset(3), epoch: Epoch(6), reason: CutReason::BegunAnew }),
         }
     }
 

@@ -1,14 +1,15 @@
 //! Events become inputs of the replica, and its effects are carried out.
 
 use bytes::Bytes;
+use staticfire_storage::orphans::CutReason;
 use staticfire_storage::{
-    AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position, ReadError,
+    AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position, ReadError, Store,
 };
 
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
 use crate::{
-    Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, Request, Token, VoteRequest, notes,
-    resync,
+    Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, LogCut, Request, Token, VoteRequest,
+    notes, resync,
 };
 
 /// How often a fence looks whether the last producers have finished: for a good part of a second.
@@ -254,13 +255,13 @@ impl Inner {
     }
 
     fn truncate(&self, state: &mut State, to: PhysicalOffset) {
-        let end = self.store.marks().appended;
         state.incoming.clear();
-        let cut = match state.replica.settings().failover {
-            Failover::Raft => self.store.truncate(to),
-            Failover::Master { .. } | Failover::Slave => self.store.retract(to),
+        let (reason, cut): (_, fn(&Store, PhysicalOffset) -> _) = match state.replica.settings().failover {
+            Failover::Raft => (CutReason::Diverged, Store::truncate),
+            Failover::Master { .. } | Failover::Slave => (CutReason::Retracted, Store::retract),
         };
-        let noted = cut.map_err(|error| error.to_string()).and_then(|()| {
+        let said = self.about_to_cut(state, reason, to, to);
+        let noted = cut(&self.store, to).map_err(|error| error.to_string()).and_then(|()| {
             // Before other bytes stand there.
             notes::write_epochs(&**self.store.directory(), state.replica.log())
                 .map_err(|error| error.to_string())
@@ -268,7 +269,7 @@ impl Inner {
         match noted {
             Ok(()) => {
                 self.noted(state);
-                self.observer.cut(to, end);
+                self.observer.cut(&said);
                 self.step(state, Input::CutDone);
             }
             Err(error) => self.fail(state, &format!("the log cannot be cut at {to}: {error}")),
@@ -277,14 +278,30 @@ impl Inner {
 
     fn reset(&self, state: &mut State, base: Position) {
         state.incoming.clear();
+        let said = self.about_to_cut(state, CutReason::BegunAnew, self.store.marks().min, base.end);
         match resync::begin(&self.store, base) {
             Ok(()) => {
                 self.noted(state);
+                self.observer.cut(&said);
                 self.observer.restarted(base);
                 self.step(state, Input::CutDone);
             }
             Err(error) => self.fail(state, &format!("the log cannot begin anew at {}: {error}", base.end)),
         }
+    }
+
+    /// The replica has forgotten which epochs it cuts; they are noted still.
+    fn about_to_cut(
+        &self,
+        state: &State,
+        reason: CutReason,
+        from: PhysicalOffset,
+        goes_on: PhysicalOffset,
+    ) -> LogCut {
+        let (end, epoch) = (self.store.marks().appended, state.replica.epoch());
+        let noted = notes::noted_epochs(&**self.store.directory()).unwrap_or_default();
+        let (first, last) = (noted.at(from.after(1)).epoch, noted.at(end).epoch);
+        LogCut { reason, from, end, first, last, epoch, goes_on }
     }
 
     fn fail(&self, state: &mut State, what: &str) {

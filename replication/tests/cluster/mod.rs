@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use staticfire_replication::{
-    Failover, Group, Member, MemberError, MemberObserver, MemberOptions, NodeId, Settings, control_topic,
+    Failover, Group, LogCut, Member, MemberError, MemberObserver, MemberOptions, NodeId, Settings,
+    control_topic,
 };
 use staticfire_storage::disk::SimulatedDisk;
 use staticfire_storage::{
@@ -61,8 +62,8 @@ impl EventSource for Disks {
 pub struct Heard(pub Mutex<Vec<String>>);
 
 impl MemberObserver for Heard {
-    fn cut(&self, to: PhysicalOffset, end: PhysicalOffset) {
-        self.0.lock().unwrap().push(format!("cut {}", end.0 - to.0));
+    fn cut(&self, cut: &LogCut) {
+        self.0.lock().unwrap().push(cut.to_string());
     }
 
     fn restarted(&self, base: Position) {

@@ -12,11 +12,11 @@ use super::{CommitLog, Slot, Staged};
 use crate::disk::{Directory, SegmentFile, write_all_at};
 use crate::error::{Failure, ReadError};
 use crate::log::AppendError;
+use crate::orphans::CutReason;
 use crate::state::{self, Cut, StateFile};
 use crate::{Epoch, PhysicalOffset};
 
-/// Where cut ranges are kept, one file each: `<epoch>-<offset>`, the range's bytes at their place
-/// in the segment.
+/// Where cut ranges are kept, one file each, the range's bytes at their place in the segment.
 pub(crate) const ORPHANS: &str = crate::orphans::FOLDER;
 /// Where the kept prefix of a segment is copied before it takes the segment's name.
 const REPLACEMENT: &str = "staticfire/replacement";
@@ -117,14 +117,19 @@ impl CommitLog {
     ///
     /// # Panics
     /// When the log is not fenced, or `to` lies below `confirmed`.
-    pub(crate) fn truncate(&self, to: PhysicalOffset, file: &mut StateFile) -> io::Result<()> {
+    pub(crate) fn truncate(
+        &self,
+        to: PhysicalOffset,
+        reason: CutReason,
+        file: &mut StateFile,
+    ) -> io::Result<()> {
         let epoch = {
             let head = self.head();
             assert!(!head.accepting && head.slots.is_empty(), "only a fenced and written log is cut");
             assert!(to >= self.marks.confirmed(), "a cut at {to} would take back confirmed bytes");
             head.epoch
         };
-        let cut = Cut { end: to, epoch };
+        let cut = Cut { end: to, epoch, reason };
         self.carry_out(cut, file).inspect_err(|error| {
             // Files and marks may disagree from here on; the next open finishes the cut.
             let error = io::Error::new(error.kind(), error.to_string());
@@ -142,7 +147,7 @@ impl CommitLog {
         let min = self.marks.snapshot().min;
         let gone =
             state::State { durable: PhysicalOffset(0), queues_complete: PhysicalOffset(0), ..file.state() };
-        let emptied = file.write(gone).and_then(|()| self.truncate(min, file));
+        let emptied = file.write(gone).and_then(|()| self.truncate(min, CutReason::BegunAnew, file));
         emptied.and_then(|()| self.begin_at(base, file)).inspect_err(|error| {
             let error = io::Error::new(error.kind(), error.to_string());
             self.fail(Failure::cut(error));
@@ -223,10 +228,10 @@ pub(crate) fn finish_cut(
     };
     // The orphans have durable names of their own before the log loses its names for them.
     for segment in later.clone() {
-        link(directory, segment, &orphan(cut.epoch, segment.start))?;
+        link(directory, segment, &orphan(cut.epoch, segment.start, cut.reason))?;
     }
     if let Some(old) = holder {
-        link(directory, old, &orphan(cut.epoch, cut.end))?;
+        link(directory, old, &orphan(cut.epoch, cut.end, cut.reason))?;
     }
     directory.sync(ORPHANS)?;
     for segment in later.rev() {
@@ -330,14 +335,14 @@ fn remove_if_there(directory: &dyn Directory, path: &str) -> io::Result<()> {
     }
 }
 
-fn orphan(epoch: Epoch, at: PhysicalOffset) -> String {
-    format!("{ORPHANS}/{epoch:020}-{at:020}", epoch = epoch.0, at = at.0)
+fn orphan(epoch: Epoch, at: PhysicalOffset, reason: CutReason) -> String {
+    format!("{ORPHANS}/{epoch:020}-{at:020}-{reason}", epoch = epoch.0, at = at.0)
 }
 
-/// A name that no orphan has: several crashes may cut at the same place in one epoch.
+/// A name that no orphan has, for the end that a crash left: several crashes may cut at the same place in one epoch.
 fn free_orphan(directory: &dyn Directory, epoch: Epoch, at: PhysicalOffset) -> io::Result<String> {
     let taken = directory.list(ORPHANS)?;
-    let name = orphan(epoch, at);
+    let name = orphan(epoch, at, CutReason::Torn);
     let is_free = |name: &String| !taken.iter().any(|entry| name.ends_with(&format!("/{}", entry.name)));
     let names = std::iter::once(name.clone()).chain((1_u64..).map(|n| format!("{name}-{n}")));
     Ok(names.into_iter().find(is_free).expect("a directory has fewer than 2^64 entries"))

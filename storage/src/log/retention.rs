@@ -8,6 +8,7 @@ use super::CommitLog;
 use super::segments::{FOLDER, Segment, path};
 use crate::PhysicalOffset;
 use crate::options::Retention;
+use crate::orphans::Orphan;
 
 impl CommitLog {
     /// Store time of the newest record, in ms.
@@ -58,6 +59,32 @@ impl CommitLog {
             None => false,
         };
         Ok(too_many || too_old)
+    }
+
+    /// Removes what was cut off the log, oldest first, but for the newest file; `limit` is that of the log.
+    /// Bytes that are left.
+    pub(crate) fn remove_old_orphans(&self, orphans: &Retention, limit: Option<u64>) -> io::Result<u64> {
+        // Nothing is cut meanwhile.
+        let _one = self.rolling.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = Orphan::all(&*self.directory)?;
+        let mut bytes: u64 = all.iter().map(|orphan| orphan.file_bytes).sum();
+        let (most, now_ms) = (orphans.bytes.or(limit.map(|bytes| bytes / 4)), self.clock.wall_ms());
+        let mut removed = false;
+        for orphan in all.iter().take(all.len().saturating_sub(1)) {
+            let old = match orphans.age_ms {
+                Some(age) => self.directory.open(&orphan.file)?.modified_ms()?.saturating_add(age) <= now_ms,
+                None => false,
+            };
+            if old || most.is_some_and(|most| bytes > most) {
+                self.directory.remove(&orphan.file)?;
+                bytes -= orphan.file_bytes;
+                removed = true;
+            }
+        }
+        if removed {
+            self.directory.sync(crate::orphans::FOLDER)?;
+        }
+        Ok(bytes)
     }
 
     /// Removes segments that were made ahead of time and hold nothing, so that the directory ends
