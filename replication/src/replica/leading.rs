@@ -226,11 +226,12 @@ impl Replica {
         let base = self.log.base();
         let undetected = self.settings.planted("Z29") && fetch.at.end <= self.log.end();
         let counts_earlier_lives = self.settings.planted("Z30");
+        let stale_counts = self.settings.planted("stale-session");
         let (known, has) = (self.log.common(fetch.at.epoch), self.log.has(fetch.at) || undetected);
         let Some(leading) = self.leading() else { return self.refuse(token, 0, effects) };
         let (epoch, session, newest_round) = (leading.epoch, fetch.session, leading.round);
         let follower = leading.followers.entry(from).or_default();
-        if session < follower.session {
+        if session < follower.session && !stale_counts {
             let newest = follower.session;
             return self.refuse(token, newest, effects);
         }

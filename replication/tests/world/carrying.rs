@@ -10,14 +10,23 @@ use staticfire_storage::{Epoch, PhysicalOffset};
 use super::{Envelope, Message, Node, Rec, World, at, id, starts};
 
 impl World {
+    /// Gives a replica an input, and then those that its effects bring up, each after all effects of the one
+    /// before, as a member does it.
     pub(super) fn step(&mut self, index: usize, now: u64, input: Input, records: &[Rec]) {
-        let mut effects = Vec::new();
-        self.nodes[index].replica.step(now, input, &mut effects);
-        for effect in effects {
-            if let Some(said) = &mut self.reached.1 {
-                said.push((index, effect.clone()));
+        self.inputs.push_back((index, now, input));
+        if self.inputs.len() > 1 {
+            return;
+        }
+        while let Some((index, now, input)) = self.inputs.front().cloned() {
+            let mut effects = Vec::new();
+            self.nodes[index].replica.step(now, input, &mut effects);
+            for effect in effects {
+                if let Some(said) = &mut self.reached.1 {
+                    said.push((index, effect.clone()));
+                }
+                self.carry_out(index, effect, records);
             }
-            self.carry_out(index, effect, records);
+            self.inputs.pop_front();
         }
     }
 
