@@ -23,6 +23,9 @@ use crate::placement;
 /// The first argument of a child.
 const SERVE: &str = "--serve";
 
+/// Segments of brokers in groups, of which there are many at a time.
+const MEMBER_SEGMENT: u64 = 128 << 20;
+
 /// What a child serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -207,6 +210,9 @@ fn serve_broker(directory: &Path, flushed: bool, replication: Option<GroupOption
     let tcp = Tcp::start(TcpOptions::default())?;
     let mut store = StoreOptions::at(directory);
     store.durability = if flushed { Durability::Flushed } else { Durability::Written };
+    if replication.is_some() {
+        store.segment_bytes = MEMBER_SEGMENT;
+    }
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let options = BrokerOptions { listen, replication, ..BrokerOptions::default() };
     let transport: Arc<dyn Transport> = Arc::new(tcp.clone());

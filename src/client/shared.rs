@@ -440,7 +440,7 @@ impl Shared {
 }
 
 /// Time between two questions for a route that led to nobody.
-const DOUBT_INTERVAL: Duration = Duration::from_millis(50);
+const DOUBT_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A name server has at least this long to answer.
 const NAME_SERVER_LIMIT_MIN: Duration = Duration::from_millis(500);

@@ -180,7 +180,8 @@ impl Network {
             let words = ["delay", &delay, &spread, "loss", &lost];
             netem(node, if clear { &[] } else { &words }).unwrap();
         } else {
-            self.weather[node].delay_ms.store(delay_ms, Ordering::Relaxed);
+            self.weather[node].delay_ms.store(delay_ms / 2, Ordering::Relaxed);
+            self.weather[node].jitter_ms.store(delay_ms / 2, Ordering::Relaxed);
             self.weather[node].lost.store(lost, Ordering::Relaxed);
         }
     }

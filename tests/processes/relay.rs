@@ -26,8 +26,10 @@ const LOOK: Duration = Duration::from_millis(5);
 /// The weather on all ways out of one node.
 #[derive(Debug, Default)]
 pub struct Weather {
-    /// The longest that a packet travels, in ms; the shortest is half of that.
+    /// How long a packet travels at least, in ms.
     pub delay_ms: AtomicU32,
+    /// How much longer it may travel, in ms.
+    pub jitter_ms: AtomicU32,
     /// Lost packets in a thousand.
     pub lost: AtomicU32,
     /// A bit for each node, counted from 0, to which nothing gets through.
@@ -39,10 +41,12 @@ impl Weather {
     /// When a packet that leaves now arrives.
     fn arrival(&self) -> Instant {
         let draw = splitmix(self.draws.fetch_add(1, Ordering::Relaxed));
-        let most = u64::from(self.delay_ms.load(Ordering::Relaxed)) * 1000;
-        let delay = Duration::from_micros(most / 2 + (draw >> 32) * most / 2 / (1 << 32));
+        let us = |ms: &AtomicU32| u64::from(ms.load(Ordering::Relaxed)) * 1000;
+        let delay = us(&self.delay_ms) + (((draw >> 32) * us(&self.jitter_ms)) >> 32);
         let is_lost = draw % 1000 < u64::from(self.lost.load(Ordering::Relaxed));
-        Instant::now() + delay + if is_lost { SENT_AGAIN_AFTER } else { Duration::ZERO }
+        Instant::now()
+            + Duration::from_micros(delay)
+            + if is_lost { SENT_AGAIN_AFTER } else { Duration::ZERO }
     }
 }
 
