@@ -10,12 +10,15 @@ use super::membership::Client;
 use super::refusal::Refusal;
 use super::shared::{Shared, lock};
 use super::turn::{Handled, Reply};
-use crate::protocol::codes::response;
-use crate::protocol::header;
-use crate::protocol::headers::{ConsumeDirectlyRequest, RunningInfoRequest};
+use crate::protocol::body::{ConsumerStatusBody, GroupStatusBody};
+use crate::protocol::codes::{request, response};
+use crate::protocol::headers::{ConsumeDirectlyRequest, GroupStatusRequest, RunningInfoRequest};
+use crate::protocol::{header, json};
 
 /// How long the client may take.
 const CLIENT_WAIT: Duration = Duration::from_secs(10);
+/// How long all members of a group together may take: tools wait 5 s.
+const STATUS_WAIT: Duration = Duration::from_secs(4);
 /// Clients below this version do not know the questions (V3_1_8).
 const VERSION_MIN: i32 = 62;
 
@@ -39,6 +42,43 @@ impl Shared {
             question = question.with_body(self.confirmed_record(id.physical)?.bytes().clone());
         }
         self.relay(connection, request, &client, question)
+    }
+
+    /// Code 223: what each member says of its own offsets; who does not answer is left out.
+    pub fn relay_status(self: &Arc<Self>, connection: &Connection, request: &Command) -> Handled {
+        let head: GroupStatusRequest = header::read(request)?;
+        let wanted = head.client_id.filter(|id| !id.is_empty());
+        let members: Vec<Client> =
+            lock(&self.members).consumers(&head.group).map_or_else(Vec::new, |group| {
+                let wanted = |client: &&Client| wanted.as_ref().is_none_or(|id| *id == client.id);
+                group.members().filter(wanted).cloned().collect()
+            });
+        if members.is_empty() {
+            let group = head.group;
+            return Err(Refusal::system(format!("No Any Consumer online in the consumer group: [{group}]")));
+        }
+        let ask = |client: Client| {
+            let to = lock(&self.connections).get(&client.connection).cloned()?;
+            let question = Command::request(request::GET_CONSUMER_STATUS_FROM_CLIENT)
+                .with_ext("topic", &head.topic)
+                .with_ext("group", &head.group);
+            Some((client.id, to.call(question, STATUS_WAIT)))
+        };
+        let calls: Vec<(String, Call)> = members.into_iter().filter_map(ask).collect();
+        let (tool, blank) = (connection.clone(), request.answer(response::SUCCESS));
+        self.spawn(async move {
+            let mut all = GroupStatusBody::default();
+            for (id, call) in calls {
+                let Some(answer) = call.await.ok().filter(|answer| answer.code == response::SUCCESS) else {
+                    continue;
+                };
+                let said: Result<ConsumerStatusBody, _> = json::from_slice_tolerant(&answer.body.to_bytes());
+                all.consumer_table.extend(said.ok().map(|said| (id, said.message_queue_table)));
+            }
+            // A tool that is gone needs no answer.
+            let _ = tool.send(blank.with_body(json::to_bytes_with_queue_keys(&all)));
+        });
+        Ok(Reply::Later)
     }
 
     /// The member of a group with this client id; any member for `None`.

@@ -89,6 +89,7 @@ impl Shared {
             request::VIEW_MESSAGE_BY_ID => self.view_message(request),
             request::QUERY_MESSAGE => self.query_by_key(request),
             request::GET_CONSUMER_RUNNING_INFO => self.relay_running_info(connection, request),
+            request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => self.relay_status(connection, request),
             request::CONSUME_MESSAGE_DIRECTLY => self.relay_consume(connection, request),
             _ => self.administer(connection, request),
         }

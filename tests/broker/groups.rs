@@ -150,3 +150,46 @@ fn one_member_holds_the_lock_on_a_queue() {
     client.run(61 * SECOND);
     assert_eq!(lock(request::LOCK_BATCH_MQ, "b"), granted, "not renewed for a minute");
 }
+
+/// What the admin client's `getConsumeStatus` asks: each member is asked, and who does not answer is left out.
+#[test]
+fn members_say_of_themselves_how_far_they_are() {
+    let mut world = World::new(9);
+    let (a, b, tool) = (world.client(), world.client(), world.client());
+    let status = |client: &str| {
+        let ask = Command::request(request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS);
+        tool.start(ask.with_ext("topic", "orders").with_ext("group", "G").with_ext("clientAddr", client))
+    };
+    assert_eq!(tool.wait(status("")).code, response::SYSTEM_ERROR, "nobody is there");
+    for (client, id) in [(&a, "a"), (&b, "b")] {
+        client.ask(Command { version: 493, ..beat(id, "orders") });
+        client.heard();
+    }
+    a.heard();
+    let answer = |client: &Client, next: i64| {
+        client.run(Duration::from_millis(20));
+        let [question] = &(**client).heard()[..] else { panic!("one question") };
+        assert_eq!(question.code, request::GET_CONSUMER_STATUS_FROM_CLIENT);
+        assert_eq!((question.ext.get("topic"), question.ext.get("group")), (Some("orders"), Some("G")));
+        // as Java's client writes it
+        let body = format!(
+            r#"{{"consumerTable":{{}},"messageQueueTable":{{{{"brokerName":"broker-a","queueId":0,"topic":"orders"}}:{next}}}}}"#
+        );
+        client.tell(question.answer(response::SUCCESS).with_body(body));
+    };
+    let of = |id: &str, next: i64| {
+        format!(r#""{id}":{{{{"brokerName":"broker-a","queueId":0,"topic":"orders"}}:{next}}}"#)
+    };
+    let both = status("");
+    answer(&a, 7);
+    answer(&b, 9);
+    let said = tool.wait(both).body.to_bytes();
+    assert_eq!(said, format!(r#"{{"consumerTable":{{{},{}}}}}"#, of("a", 7), of("b", 9)));
+    let one = status("b");
+    answer(&b, 10);
+    assert_eq!(tool.wait(one).body.to_bytes(), format!(r#"{{"consumerTable":{{{}}}}}"#, of("b", 10)));
+    let silent = status("");
+    answer(&a, 8);
+    let said = tool.wait(silent).body.to_bytes();
+    assert_eq!(said, format!(r#"{{"consumerTable":{{{}}}}}"#, of("a", 8)), "b said nothing");
+}

@@ -71,7 +71,17 @@ pub struct ResetOffsetBody {
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsumerStatusBody {
     /// Offsets by queue.
+    #[serde(deserialize_with = "lenient::or_default")]
     pub message_queue_table: QueueTable<i64>,
+}
+
+/// The offsets that the members of a group have (code 223).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupStatusBody {
+    /// Offsets by queue, by client id.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub consumer_table: BTreeMap<String, QueueTable<i64>>,
 }
 
 /// What a group wants of a topic (code 345).

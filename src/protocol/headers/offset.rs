@@ -90,6 +90,18 @@ header! {
 }
 
 header! {
+    /// Asks for the offsets that the members of a group have (code 223).
+    pub struct GroupStatusRequest {
+        /// The topic.
+        "topic" topic: String,
+        /// The consumer group.
+        "group" group: String,
+        /// One member only, by its client id; empty: all.
+        "clientAddr" client_id: Option<String>,
+    }
+}
+
+header! {
     /// Copies the offsets of one group to another (code 314).
     pub struct CloneOffsetRequest {
         /// The group that has offsets.

@@ -34,6 +34,11 @@ final class Administering {
         harness.scenario("admin: consumerConnection", this::connections);
         harness.scenario("admin: brokerConsumeStats", () -> says("(?s)" + topic() + " +" + harness.name("progress") + " +broker-a +[0-2] +40 +40 +0 ",
                 "brokerConsumeStats", "-b", harness.brokerAddress()));
+        harness.scenario("admin: members say how far they are", this::status);
+        if (!harness.release.startsWith("4.")) {
+            harness.scenario("admin: producer", this::producers);
+        }
+        harness.scenario("admin: cleanExpiredCQ", () -> says("(?i)success", "cleanExpiredCQ", "-b", harness.brokerAddress()));
         harness.scenario("admin: queryCq", () -> says("(?s)max: 40, min: 0.*idx: 39", "queryCq", "-t", topic(), "-q", "1", "-i", "38", "-c", "10", "-b", harness.brokerAddress()));
         harness.scenario("admin: what a group reads and has read", this::group);
         harness.scenario("admin: updateTopic widens a topic", this::widen);
@@ -103,6 +108,25 @@ final class Administering {
         consumer.getDefaultMQPushConsumerImpl().persistConsumerOffset();
         until("the progress is complete", 20, () -> mqadmin("consumerProgress", "-g", harness.name("progress")).matches("(?s).*Diff Total: 0\\b.*"));
         return says("(?s)" + corpus.topic + " +broker-a +[0-2] +40 +40 .*Diff Total: 0", "consumerProgress", "-g", harness.name("progress"));
+    }
+
+    private String producers() throws Exception {
+        harness.producer("seen").send(new Corpus(harness.name("seen")).message(0));
+        return says("producer group \\(" + harness.name("seen") + "-\\d+\\) instance : ", "producer", "-b", harness.brokerAddress());
+    }
+
+    private String status() throws Exception {
+        topic();
+        var consumer = harness.consumer("status", "a", corpus.topic, "*");
+        var tally = new Tally(harness, corpus, 120);
+        tally.listen(consumer);
+        consumer.start();
+        tally.complete(30);
+        until("the member's own offsets", 20, () -> {
+            var offsets = harness.admin.getConsumeStatus(corpus.topic, harness.name("status"), "").values();
+            return offsets.size() == 1 && offsets.iterator().next().values().stream().mapToLong(Long::longValue).sum() == 120;
+        });
+        return "120 in 3 queues";
     }
 
     private String connections() throws Exception {
