@@ -9,6 +9,8 @@
 mod file;
 mod lock;
 mod reads;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod ring;
 mod syncs;
 #[cfg(test)]
 mod tests;

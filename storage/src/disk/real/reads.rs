@@ -1,5 +1,5 @@
 //! The threads on which started reads run: a few, so that one place which the device takes long to read
-//! does not hold up all others.
+//! does not hold up all others. With the feature `io-uring` they run without, where the system grants it.
 
 #![allow(clippy::disallowed_methods, reason = "this is the disk seam")]
 
@@ -15,14 +15,18 @@ use crate::disk::OnRead;
 
 const THREADS: usize = 4;
 /// Bytes read at once.
-const PART: u64 = 64 * 1024;
+pub(super) const PART: u64 = 64 * 1024;
 /// The smallest page of any system we know.
 const PAGE: u64 = 4096;
 
 /// Runs the reads of a directory's files. The threads begin with the first read, and end once every
 /// file that could start another is gone.
 #[derive(Debug, Default)]
-pub(super) struct ReadThreads(OnceLock<Option<Sender<Job>>>);
+pub(super) struct ReadThreads {
+    #[cfg(all(feature = "io-uring", target_os = "linux"))]
+    ring: OnceLock<Option<super::ring::Ring>>,
+    jobs: OnceLock<Option<Sender<Job>>>,
+}
 
 struct Job {
     fd: Arc<OwnedFd>,
@@ -33,8 +37,12 @@ struct Job {
 impl ReadThreads {
     /// Queues a read; `done` is called on a thread, or here when there is none.
     pub(super) fn start(&self, fd: Arc<OwnedFd>, range: Range<u64>, done: OnRead) {
+        #[cfg(all(feature = "io-uring", target_os = "linux"))]
+        if let Some(ring) = self.ring.get_or_init(|| super::ring::Ring::new().ok()) {
+            return ring.start(fd, range, done);
+        }
         let job = Job { fd, range, done };
-        match self.0.get_or_init(start_threads) {
+        match self.jobs.get_or_init(start_threads) {
             // Sending fails when every `done` of earlier ones panicked and took a thread with it.
             Some(jobs) => {
                 if let Err(unsent) = jobs.send(job) {
@@ -64,7 +72,7 @@ fn start_threads() -> Option<Sender<Job>> {
 }
 
 /// Reads the range, which puts it into memory that mappings share.
-fn fetch(fd: &OwnedFd, range: Range<u64>) -> io::Result<()> {
+pub(super) fn fetch(fd: &OwnedFd, range: Range<u64>) -> io::Result<()> {
     let mut part = vec![0; range.end.saturating_sub(range.start).min(PART) as usize];
     let mut at = range.start;
     while at < range.end {
