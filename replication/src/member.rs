@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use staticfire_storage::{Durability, Epoch, KeptFor, PhysicalOffset, Position, Store};
+use staticfire_storage::{Durability, Epoch, KeptFor, PhysicalOffset, Position, Store, Waiter};
 use staticfire_transport::{Connection, Listener, Runtime, Transport};
 
 use crate::notes::{self, NotesError};
@@ -30,6 +30,7 @@ use crate::{
 mod carrying;
 mod keeping;
 mod links;
+mod raising;
 mod reading;
 
 use crate::incoming::Incoming;
@@ -214,6 +215,7 @@ pub(crate) enum Event {
     /// A request, and how it is answered.
     Asked(NodeId, crate::Request, Connection, staticfire_transport::Command),
     Read(reading::Waiting),
+    Raised(raising::Raised),
     /// The promise is on stable storage, or could not be brought there.
     Kept(Promise, io::Result<()>),
 }
@@ -235,6 +237,7 @@ pub(crate) struct State {
     begun: Vec<EpochStart>,
     requests: BTreeMap<Token, Asked>,
     reads: BTreeMap<Token, reading::Waiting>,
+    raised: Vec<raising::Raised>,
     next_token: u64,
     keeping: Keeping,
     /// An epoch of a master whose barrier found no room, and when to try again.
@@ -314,6 +317,7 @@ impl Member {
                 begun: Vec::new(),
                 requests: BTreeMap::new(),
                 reads: BTreeMap::new(),
+                raised: Vec::new(),
                 next_token: 0,
                 keeping: Keeping::default(),
                 begin_again: None,
@@ -388,6 +392,13 @@ impl Member {
         let (waiting, read) = reading::pair();
         self.inner.push(Event::Read(waiting));
         read
+    }
+
+    /// Calls `waiter` when as many nodes as `mode` says have everything up to `position`, which this node
+    /// appended in the position's epoch, or with [`Outcome::Unknown`](staticfire_storage::Outcome::Unknown) when that epoch is over. For more than the
+    /// mode of the group, which the store's own waiters are for.
+    pub fn when(&self, mode: Mode, position: Position, waiter: Waiter) {
+        self.inner.push(Event::Raised(raising::Raised { mode, position, waiter }));
     }
 
     /// Takes part in nothing more.
@@ -501,6 +512,7 @@ impl Inner {
         // Nothing is flushed for somebody who does not ask for it.
         let settings = state.replica.settings();
         let wanted = settings.failover == Failover::Raft || settings.mode != Mode::Written;
+        let wanted = wanted || !state.raised.is_empty();
         if wanted && state.waiting_flushed.is_none() {
             state.waiting_flushed = Some(flushed);
             self.come_back(Durability::Flushed, flushed);

@@ -37,7 +37,11 @@ impl Shared {
         topics: Vec<TopicConfig>,
     ) -> Handled {
         let mut need = Need::default();
-        for config in topics {
+        for mut config in topics {
+            let known = read(&self.topics).get(&config.topic_name).map(|topic| Arc::clone(&topic.config));
+            let known = known.map_or_else(BTreeMap::new, |known| known.attributes.clone());
+            config.attributes = changed(known, &config.attributes)?;
+            self.raised_mode(&config)?;
             let topic = write(&self.topics).put(config, self.wall_ms())?;
             need = need.and(Need { topics: topic.changed, ..Need::default() });
         }
@@ -49,7 +53,7 @@ impl Shared {
         let head: CreateTopicRequest = header::read(request)?;
         let multi = head.filter_type.as_deref() == Some(TopicFilterType::MultiTag.name());
         Ok(vec![TopicConfig {
-            attributes: attributes(head.attributes.as_deref().unwrap_or(""))?,
+            attributes: attributes(head.attributes.as_deref().unwrap_or("")),
             order: head.order,
             perm: head.permission,
             read_queue_nums: head.read_queues,
@@ -463,18 +467,33 @@ fn connection_of(client: &super::membership::Client) -> ClientConnection {
     }
 }
 
-/// Attributes of a topic as tools write them: `+name=value,-name`. Kept as they are, except that
-/// queues of several messages per entry are refused: this broker does not write them.
-fn attributes(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut set = BTreeMap::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let Some((name, value)) = part.strip_prefix('+').and_then(|pair| pair.split_once('=')) else {
+/// Changes of attributes as tools write them: `+name=value,-name`.
+fn attributes(text: &str) -> BTreeMap<String, String> {
+    let is_change = |part: &&str| part.starts_with('-') || part.starts_with('+') && part.contains('=');
+    let parts = text.split(',').map(str::trim).filter(is_change);
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    parts.map(pair).collect()
+}
+
+/// Attributes of a topic after changes: `+name` and `name` set one, `-name` takes it away, and all others stay. Kept as
+/// they are, except that queues of several messages per entry are refused: this broker does not write them.
+fn changed(
+    mut known: BTreeMap<String, String>,
+    changes: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    for (name, value) in changes {
+        if let Some(name) = name.strip_prefix('-') {
+            known.remove(name);
             continue;
-        };
+        }
+        let name = name.strip_prefix('+').unwrap_or(name);
         if name == "queue.type" && value != "SimpleCQ" || name == "cleanup.policy" && value != "DELETE" {
             return Err(Refusal::parameter(format!("{name}={value} is not supported")));
         }
-        set.insert(name.to_owned(), value.to_owned());
+        known.insert(name.to_owned(), value.clone());
     }
-    Ok(set)
+    Ok(known)
 }

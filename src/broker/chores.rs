@@ -29,7 +29,7 @@ pub async fn watch_time(shared: Arc<Shared>) {
         ticks += 1;
         shared.expire_polls();
         let overdue = lock(&shared.held).overdue(shared.now());
-        overdue.iter().for_each(|turn| turn.time_out(shared.too_late(turn.end())));
+        overdue.iter().for_each(|turn| turn.time_out(shared.too_late(turn.end(), turn.raised())));
         if ticks % EVERY_5_S == 0 {
             shared.sweep_polls();
         }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use staticfire_replication::Mode;
 use staticfire_storage::{Outcome, PhysicalOffset};
 use staticfire_transport::{Command, Connection, Monotonic};
 
@@ -29,19 +30,21 @@ pub struct TurnAnswers {
     began: Monotonic,
     latency: Arc<Latency>,
     end: PhysicalOffset,
+    raised: Option<Mode>,
     answers: Mutex<Vec<(AnswerKind, Command)>>,
 }
 
 impl TurnAnswers {
-    /// Answers for `connection`, all of success, about messages that came at `began` and end at `end`.
+    /// Answers for `connection`, all of success, about messages that came at `began` and end at `end`, and
+    /// wait for `raised` if that is said.
     pub fn new(
         connection: &Connection,
         (began, latency): (Monotonic, &Arc<Latency>),
-        end: PhysicalOffset,
+        (end, raised): (PhysicalOffset, Option<Mode>),
         answers: Vec<(AnswerKind, Command)>,
     ) -> Arc<Self> {
         let (connection, latency) = (connection.clone(), Arc::clone(latency));
-        Arc::new(Self { connection, began, latency, end, answers: Mutex::new(answers) })
+        Arc::new(Self { connection, began, latency, end, raised, answers: Mutex::new(answers) })
     }
 
     /// Sends the answers, as the outcome makes them.
@@ -67,6 +70,11 @@ impl TurnAnswers {
     /// Where the last of the messages ends.
     pub fn end(&self) -> PhysicalOffset {
         self.end
+    }
+
+    /// What they wait for, when that is more than the broker's mode.
+    pub fn raised(&self) -> Option<Mode> {
+        self.raised
     }
 
     /// Sends the answers because their time is up: stored, and no more is known than this code says.

@@ -33,6 +33,7 @@ mod options;
 pub mod polls;
 mod progress;
 mod pull;
+mod raising;
 mod refusal;
 mod registration;
 mod relay;

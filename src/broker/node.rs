@@ -21,7 +21,7 @@ use staticfire_replication::{
     Evidence, Failover, Group, GroupError, LogCut, Member, MemberError, MemberObserver, MemberOptions,
     MemberStatus, Mode, NodeId, Role, Settings, Timing,
 };
-use staticfire_storage::{Epoch, PhysicalOffset, Position};
+use staticfire_storage::{Epoch, Position};
 use staticfire_transport::{Command, Connection};
 
 use super::metrics::Seen;
@@ -240,9 +240,9 @@ impl Node {
         self.member().map(|member| member.status())
     }
 
-    /// Slaves that a message must be on before it is acknowledged.
-    fn slaves_needed(&self) -> usize {
-        match self.options.mode {
+    /// Slaves that a message must be on before it is acknowledged as `mode` says.
+    pub fn slaves_needed(&self, mode: Mode) -> usize {
+        match mode {
             Mode::Written | Mode::Flushed => 0,
             Mode::Replicated { slaves, .. } => slaves.get().into(),
             Mode::Quorum => self.options.peers.len() / 2,
@@ -454,13 +454,7 @@ impl Shared {
         if !self.writes() {
             return Err(self.not_leader());
         }
-        let Mode::Replicated { slaves, .. } = node.options.mode else { return Ok(()) };
-        let in_sync = node.member().map_or(0, |member| member.in_sync());
-        if in_sync < usize::from(slaves.get()) {
-            let remark = format!("OK means {} here, and {in_sync} slaves are in sync", node.options.mode);
-            return Err(Refusal::new(response::SERVICE_NOT_AVAILABLE, remark));
-        }
-        Ok(())
+        self.enough_in_sync(node.options.mode)
     }
 
     fn must_be_master(&self) -> Result<(), Refusal> {
@@ -479,21 +473,6 @@ impl Shared {
             _ => "it knows no leader".to_owned(),
         };
         Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("this broker is no master now: {leader}"))
-    }
-
-    /// What a send is told that is stored, up to `end`, and was not as safe in time as is promised.
-    pub fn too_late(&self, end: PhysicalOffset) -> (i32, &'static str) {
-        let flushed = self.store.marks().flushed >= end;
-        match &self.node {
-            Some(node) if flushed => {
-                let in_sync = node.member().map_or(0, |member| member.in_sync());
-                if in_sync < node.slaves_needed() {
-                    return (response::SLAVE_NOT_AVAILABLE, "stored here, and too few slaves are in sync");
-                }
-                (response::FLUSH_SLAVE_TIMEOUT, "stored here, but the slaves did not have it in time")
-            }
-            _ => (response::FLUSH_DISK_TIMEOUT, "stored, but the flush did not end in time"),
-        }
     }
 
     /// Completes with true when everything acknowledged before can be read here (read-index).

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use staticfire_replication::Mode;
 use staticfire_storage::message::{BODY_LEN_MAX, sys_flag};
 use staticfire_storage::properties::{self, Properties};
 use staticfire_storage::{Message, QueueId, TopicName, batch};
 use staticfire_transport::{Command, Connection, ExtFields};
 
 use super::delay::queue_of;
+use super::raising::REACHED;
 use super::refusal::Refusal;
 use super::settling::Need;
 use super::shared::{Shared, lock, read, write};
@@ -41,6 +43,8 @@ pub struct Prepared {
     pub answer: Command,
     /// What has to be settled before it is answered: the creation of its topic.
     pub need: Need,
+    /// What it waits for, when that is more than the broker's mode.
+    pub mode: Option<Mode>,
 }
 
 /// What a send holds.
@@ -64,6 +68,8 @@ impl Shared {
     pub fn prepare_send(&self, connection: &Connection, request: &Command) -> Result<Prepared, Refusal> {
         let head = SendRequest::read(request.code, &request.ext)?;
         let place = self.place(&head, request.version)?;
+        let mode = self.raised_mode(&place.topic.config)?;
+        mode.map_or(Ok(()), |mode| self.enough_in_sync(mode))?;
         if request.body.len() > BODY_LEN_MAX {
             let len = request.body.len();
             return Err(illegal(format!("the body has {len} bytes, at most {BODY_LEN_MAX} are allowed")));
@@ -85,8 +91,11 @@ impl Shared {
         answer.ext = ExtFields::with_capacity(6, ANSWER_BYTES);
         let mut answer = with_region(answer);
         answer.ext.push("queueId", place.queue);
+        if let Some(mode) = mode {
+            answer.ext.push(REACHED, mode);
+        }
         if head.batch {
-            return Ok(Prepared { content: Content::Batch(batch_parts(&message)?), answer, need });
+            return Ok(Prepared { content: Content::Batch(batch_parts(&message)?), answer, need, mode });
         }
         let stamp = Stamp::read(head.properties, &self.own_properties, || self.unique_key())?;
         if stamp.is_transaction && !(head.reconsume_times > 0 && stamp.delay_level > 0) {
@@ -95,7 +104,7 @@ impl Shared {
         answer.ext.set("transactionId", &stamp.unique_key);
         let level = if place.dead { 0 } else { stamp.delay_level };
         let message = delayed(Message { properties: stamp.properties.into(), ..message }, level);
-        Ok(Prepared { content: Content::Single(message), answer, need })
+        Ok(Prepared { content: Content::Single(message), answer, need, mode })
     }
 
     /// The topic and queue of a send; the topic is created when that is allowed.

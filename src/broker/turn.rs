@@ -7,10 +7,12 @@
 //! Requests of one connection take effect in the order in which they came, as far as anybody can
 //! tell: an offset committed before it is asked for, a message before the batch behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use staticfire_storage::{AppendError, Durability, Message, MessageId, Position, Receipt};
+use staticfire_replication::Mode;
+use staticfire_storage::{AppendError, Message, MessageId, Position, Receipt};
 use staticfire_transport::{Command, Connection, Monotonic};
 
 use super::held::{AnswerKind, TurnAnswers};
@@ -52,6 +54,7 @@ struct Pending {
     answer: Command,
     one_way: bool,
     need: Need,
+    mode: Option<Mode>,
 }
 
 /// Answers to what was appended, for when the position is safe.
@@ -134,16 +137,16 @@ impl<'a> Turn<'a> {
     fn send(&mut self, request: &Command) {
         let prepared =
             self.takes_messages().and_then(|()| self.shared.prepare_send(self.connection, request));
-        let Prepared { content, answer, need } = match prepared {
+        let Prepared { content, answer, need, mode } = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => return self.answer(request, with_region(refusal.answer(request))),
         };
         match content {
-            Content::Batch(messages) => self.append_batch(request, &messages, answer, need),
+            Content::Batch(messages) => self.append_batch(request, &messages, answer, (need, mode)),
             Content::Single(message) => {
                 self.messages.push(message);
                 let one_way = request.is_one_way();
-                self.pending.push(Pending { kind: AnswerKind::Send, answer, one_way, need });
+                self.pending.push(Pending { kind: AnswerKind::Send, answer, one_way, need, mode });
             }
         }
     }
@@ -161,6 +164,7 @@ impl<'a> Turn<'a> {
                     answer,
                     one_way: request.is_one_way(),
                     need,
+                    mode: None,
                 });
             }
         }
@@ -175,14 +179,27 @@ impl<'a> Turn<'a> {
         self.messages.clear();
         let mut appended = Appended::default();
         appended.settled.reserve(results.len());
+        let mut raised: BTreeMap<Mode, (Position, Appended)> = BTreeMap::new();
         let mut last = None;
         let mut count = 0;
         for (pending, result) in std::mem::take(&mut self.pending).into_iter().zip(results) {
-            let Pending { kind, mut answer, one_way, need } = pending;
+            let Pending { kind, mut answer, one_way, need, mode } = pending;
             match result {
                 Ok(receipt) => {
                     count += 1;
-                    last = Some(receipt.position());
+                    let position = receipt.position();
+                    let appended = match mode {
+                        None => {
+                            last = Some(position);
+                            &mut appended
+                        }
+                        Some(mode) => {
+                            let (last, appended) =
+                                raised.entry(mode).or_insert_with(|| (position, Appended::default()));
+                            *last = position;
+                            appended
+                        }
+                    };
                     if !one_way {
                         complete(kind, &mut answer, &[receipt]);
                         appended.push(self.shared, kind, answer, need);
@@ -194,11 +211,20 @@ impl<'a> Turn<'a> {
         }
         self.shared.counters.put.fetch_add(count, Ordering::Relaxed);
         if let Some(position) = last {
-            self.answer_when_safe(position, appended);
+            self.answer_when_safe(position, None, appended);
+        }
+        for (mode, (position, appended)) in raised {
+            self.answer_when_safe(position, Some(mode), appended);
         }
     }
 
-    fn append_batch(&mut self, request: &Command, messages: &[Message], mut answer: Command, need: Need) {
+    fn append_batch(
+        &mut self,
+        request: &Command,
+        messages: &[Message],
+        mut answer: Command,
+        (need, mode): (Need, Option<Mode>),
+    ) {
         self.append();
         match self.shared.store.append_batch(messages) {
             Err(error) => self.answer(request, refused(AnswerKind::Send, answer, &error)),
@@ -210,7 +236,7 @@ impl<'a> Turn<'a> {
                     complete(kind, &mut answer, &receipts);
                     let mut appended = Appended::default();
                     appended.push(self.shared, kind, answer, need);
-                    self.answer_when_safe(position, appended);
+                    self.answer_when_safe(position, mode, appended);
                 }
             }
         }
@@ -218,10 +244,10 @@ impl<'a> Turn<'a> {
 
     /// Sends the answers when everything up to `position` is safe, and the topics they speak of
     /// are settled.
-    fn answer_when_safe(&mut self, position: Position, appended: Appended) {
+    fn answer_when_safe(&mut self, position: Position, raised: Option<Mode>, appended: Appended) {
         let Appended { settled, unsettled, need } = appended;
         if !settled.is_empty() {
-            self.shared.answer_when_safe(self.connection, self.began, position, settled);
+            self.shared.answer_when_safe(self.connection, self.began, (position, raised), settled);
         }
         if unsettled.is_empty() {
             return;
@@ -235,24 +261,23 @@ impl<'a> Turn<'a> {
                     answer.remark = Some(remark.clone());
                 }
             }
-            shared.answer_when_safe(&connection, began, position, answers);
+            shared.answer_when_safe(&connection, began, (position, raised), answers);
         });
     }
 }
 
 impl Shared {
     /// Sends the answers when everything up to `position` is confirmed: as safe as this broker
-    /// promises, which no client's `WAIT=false` lowers. The sends came at `began`.
+    /// promises, which no client's `WAIT=false` lowers, or the topic if that is more. The sends came at `began`.
     fn answer_when_safe(
         &self,
         connection: &Connection,
         began: Monotonic,
-        position: Position,
+        (position, raised): (Position, Option<Mode>),
         answers: Vec<(AnswerKind, Command)>,
     ) {
-        let turn = TurnAnswers::new(connection, (began, &self.latency), position.end, answers);
-        let waiting = Arc::clone(&turn);
-        self.store.when(Durability::Confirmed, position, Box::new(move |outcome| waiting.settle(outcome)));
+        let turn = TurnAnswers::new(connection, (began, &self.latency), (position.end, raised), answers);
+        self.settle_when_safe(Arc::clone(&turn), position, raised);
         if turn.is_waiting() {
             lock(&self.held).push(self.now() + self.options.flush_wait, turn);
         }

@@ -7,6 +7,7 @@ mod electing;
 mod manual;
 mod metrics;
 mod offsets;
+mod raising;
 mod state;
 mod swarm;
 mod world;

@@ -11,10 +11,10 @@ use crate::world::{
     TOPIC, cluster, group_options, leader, manual, ms, node, pull, registered, send, started, stored,
 };
 
-type Chosen = Arc<Mutex<[Failover; 3]>>;
+pub type Chosen = Arc<Mutex<[Failover; 3]>>;
 
 /// A group whose nodes become, at their next start, what the operator has chosen by then.
-fn chosen(seed: u64, mode: Mode) -> (Running, Chosen) {
+pub fn chosen(seed: u64, mode: Mode) -> (Running, Chosen) {
     let chosen = Arc::new(Mutex::new([Failover::Master { generation: 1 }, Failover::Slave, Failover::Slave]));
     let now = Arc::clone(&chosen);
     let cluster = cluster(seed, |_| Failover::Slave, mode).broker_options(move |node, options| {

@@ -13,7 +13,7 @@ use staticfire::transport::Command;
 
 use crate::world::{TOPIC, cluster, group_options, leader, ms, node, raft, send, started};
 
-fn ask(cluster: &Running, to: Node, request: Command) -> Command {
+pub fn ask(cluster: &Running, to: Node, request: Command) -> Command {
     let peer = cluster.peer(1, to.address()).unwrap();
     let answer = peer.ask(request);
     peer.connection.close();
@@ -28,7 +28,7 @@ fn done(cluster: &Running, to: Node, request: Command) -> Command {
     answer
 }
 
-fn create(topic: &str, queues: i32) -> Command {
+pub fn create(topic: &str, queues: i32) -> Command {
     Command::request(request::UPDATE_AND_CREATE_TOPIC)
         .with_ext("topic", topic)
         .with_ext("defaultTopic", "TBW102")
@@ -59,7 +59,7 @@ fn committed(cluster: &Running, at: Node, group: &str, topic: &str) -> Option<i6
     (answer.code == response::SUCCESS).then(|| answer.ext.get("offset").unwrap().parse().unwrap())
 }
 
-fn topic_at(cluster: &Running, at: Node, topic: &str) -> Option<TopicConfig> {
+pub fn topic_at(cluster: &Running, at: Node, topic: &str) -> Option<TopicConfig> {
     let answer = ask(cluster, at, Command::request(request::GET_TOPIC_CONFIG).with_ext("topic", topic));
     (answer.code == response::SUCCESS).then(|| json::from_slice_tolerant(&answer.body.to_bytes()).unwrap())
 }

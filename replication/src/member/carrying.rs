@@ -46,8 +46,10 @@ impl Inner {
                 state.reads.insert(token, waiting);
                 self.step(&mut state, Input::Read(token));
             }
+            Event::Raised(raised) => state.raised.push(raised),
             Event::Kept(promise, result) => self.kept(&mut state, promise, result),
         }
+        self.settle_raised(&mut state);
         self.watch_marks(&mut state);
         self.note_epochs(&mut state);
         self.show_role(&mut state);

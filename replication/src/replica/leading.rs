@@ -356,7 +356,7 @@ impl Replica {
     /// Confirms what enough nodes have, and never anything before the barrier of this epoch is
     /// among it (Raft, figure 8; DESIGN §7 rule 6).
     pub(super) fn advance(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let reached = self.reached_by_enough();
+        let reached = self.reached(self.mode());
         let (any_epoch, end) = (self.settings.planted("Z19"), self.log.end());
         let Some(leading) = self.leading() else { return };
         let barrier = leading.barrier.unwrap_or(PhysicalOffset(u64::MAX));
@@ -372,8 +372,9 @@ impl Replica {
         }
     }
 
-    /// The largest position that as many nodes have as the mode asks for.
-    fn reached_by_enough(&self) -> PhysicalOffset {
+    /// The largest position that as many nodes have as `mode` asks for; 0 on a node that does not lead.
+    #[must_use]
+    pub fn reached(&self, mode: Mode) -> PhysicalOffset {
         let Role::Leading(leading) = &self.role else { return PhysicalOffset(0) };
         let own = if self.settings.planted("Z2") { self.log.end() } else { self.flushed };
         let count_learners = self.settings.planted("Z21");
@@ -384,7 +385,7 @@ impl Replica {
             }
             ends.get(k - 1).copied().unwrap_or_default()
         };
-        match self.mode() {
+        match mode {
             Mode::Written => self.log.end(),
             Mode::Flushed => own,
             Mode::Replicated { slaves, ack } => {
