@@ -12,7 +12,7 @@ use super::{Envelope, Message, Node, Rec, World, at, id, starts};
 impl World {
     /// Gives a replica an input, and then those that its effects bring up, each after all effects of the one
     /// before, as a member does it.
-    pub(super) fn step(&mut self, index: usize, now: u64, input: Input, records: &[Rec]) {
+    pub fn step(&mut self, index: usize, now: u64, input: Input, records: &[Rec]) {
         self.inputs.push_back((index, now, input));
         if self.inputs.len() > 1 {
             return;
