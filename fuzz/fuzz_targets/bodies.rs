@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
         MessageQueue TopicConfig DataVersion TopicList TopicOffset NodeStatus OtherNode SubscriptionGroupList
         GroupList ClientConnection ProducerConnection ProducerInfo ProducerTable QueueAssignment
         AssignmentResponse OffsetWrapper ConsumerStatusBody GroupSubscription QueueTimeSpan QueueTimeSpans
-        QueueEntryData QueueEntries BrokerData QueueData BrokerMemberGroup MemberGroupBody);
+        QueueEntryData QueueEntries BrokerData QueueData BrokerMemberGroup MemberGroupBody GroupStatusBody);
 });
 
 fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(text: &[u8]) {

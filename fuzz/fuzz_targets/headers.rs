@@ -39,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
         TimestampResponse CloneOffsetRequest BrokerConsumeStatsRequest QueueEntriesRequest
         RegisterBrokerResponse BrokerRequest QueryDataVersionResponse MemberGroupRequest BrokerNameRequest
         WipeWriteResponse AddWriteResponse RouteRequest NameServerTopicRequest ClusterRequest
-        PutSettingRequest SettingRequest SettingResponse NamespaceRequest TopicRequest);
+        PutSettingRequest SettingRequest SettingResponse NamespaceRequest TopicRequest GroupStatusRequest);
 });
 
 fn send(code: i32, fields: &ExtFields) {
