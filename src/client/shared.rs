@@ -40,7 +40,17 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// The defaults with these name servers.
+    /// The defaults with these name servers. [`Endpoint::list`] reads a list as RocketMQ's users write it, also in
+    /// the environment, which a library leaves to the program:
+    ///
+    /// ```
+    /// use staticfire::client::ClientOptions;
+    /// use staticfire::transport::Endpoint;
+    ///
+    /// let list = std::env::var("NAMESRV_ADDR").unwrap_or_else(|_| "127.0.0.1:9876;127.0.0.1:9877".to_owned());
+    /// let options = ClientOptions::new(Endpoint::list(&list)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(name_servers: impl IntoIterator<Item = impl Into<Endpoint>>) -> Self {
         Self {
