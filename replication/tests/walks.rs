@@ -1,5 +1,6 @@
 //! Random walks through a group of replicas whose disks and network do their worst.
 
+mod timed;
 mod walking;
 mod world;
 
@@ -47,5 +48,14 @@ fn a_master_counts_only_what_its_slaves_have() {
     println!("{reached:?}");
     for name in ["confirmed over two epochs", "cut", "disk lost", "begun anew"] {
         assert!(reached.get(name).is_some_and(|count| *count > 20), "hardly ever: {name} in {reached:?}");
+    }
+}
+
+/// proves: I43, I49: somebody leads soon, and a node that comes back ends no epoch of a leader that is heard
+#[test]
+fn leaders_are_found_in_time() {
+    let cases = std::env::var("STATICFIRE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_u64);
+    for seed in 0..40 * cases {
+        assert_eq!(timed::run(seed, None), None, "seed {seed}");
     }
 }

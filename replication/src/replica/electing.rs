@@ -101,8 +101,10 @@ impl Replica {
         if self.adopt(now, answer.epoch, None, effects) {
             return;
         }
+        let any = self.settings.planted("pre-vote-counts");
         if let Role::Standing(standing) = &mut self.role
-            && (standing.pre, standing.epoch) == (answer.pre, answer.asked)
+            && (any || standing.pre == answer.pre)
+            && standing.epoch == answer.asked
         {
             standing.votes.insert(from, answer.granted);
             self.count_votes(now, effects);
@@ -124,12 +126,13 @@ impl Replica {
         if welcome && !pre && epoch > self.epoch() {
             self.adopt_for_vote(now, from, request, effects);
         }
-        let promised = self.promise.vote.is_none_or(|vote| vote == from);
+        let again = self.settings.planted("vote-again") && last > self.log.last();
+        let promised = again || self.promise.vote.is_none_or(|vote| vote == from);
         let current = epoch > self.epoch() || epoch == self.epoch() && !pre && promised;
         let may = self.would_vote(epoch, last);
         let granted = welcome && current && may;
         if granted && !pre {
-            if self.promise.vote.is_none() {
+            if self.promise.vote != Some(from) {
                 self.save(Promise { vote: Some(from), ..self.promise.clone() }, effects);
             }
             self.hear(now);
@@ -149,6 +152,9 @@ impl Replica {
     }
 
     fn would_vote(&self, epoch: Epoch, last: Position) -> bool {
-        self.is_voter() && epoch > self.promise.barred && last >= self.log.last().max(self.promise.floor)
+        let barred = if self.settings.planted("vote-barred") { Epoch(0) } else { self.promise.barred };
+        let least = self.log.last().max(self.promise.floor);
+        let good = if self.settings.planted("longest-log") { last.end >= least.end } else { last >= least };
+        self.is_voter() && epoch > barred && good
     }
 }

@@ -274,6 +274,9 @@ impl Replica {
         effects: &mut Vec<Effect>,
     ) {
         let (last, base) = (self.log.last(), self.log.base());
+        if self.settings.planted("confirm-unmatched") {
+            self.confirm(confirmed.min(last.end), effects);
+        }
         let Some(following) = self.following() else { return };
         following.in_flight = following.in_flight.saturating_sub(1);
         following.round = following.round.max(round);

@@ -152,7 +152,7 @@ impl Replica {
         self.role = Role::Leading(Leading {
             epoch,
             barrier: None,
-            serves: false,
+            serves: self.settings.planted("serve-at-once"),
             followers,
             round: 0,
             reads: VecDeque::new(),
@@ -224,6 +224,7 @@ impl Replica {
             return;
         }
         let base = self.log.base();
+        let counts_probes = self.settings.planted("count-probe");
         let undetected = self.settings.planted("Z29") && fetch.at.end <= self.log.end();
         let counts_earlier_lives = self.settings.planted("Z30");
         let stale_counts = self.settings.planted("stale-session");
@@ -252,6 +253,9 @@ impl Replica {
             }
             follower.told_confirmed = PhysicalOffset(0);
             void.extend(follower.parked.drain(..));
+        }
+        if counts_probes {
+            follower.flushed = follower.flushed.max(fetch.flushed);
         }
         let sent = follower.sent;
         for (token, _) in void {
@@ -393,10 +397,17 @@ impl Replica {
                     SlaveAck::Received => follower.matched,
                     SlaveAck::Flushed => follower.flushed,
                 });
-                own.min(kth(ends.collect(), usize::from(slaves.get())))
+                let ends: Vec<PhysicalOffset> = ends.collect();
+                let connected = leading.followers.values().filter(|follower| follower.sent.is_some()).count();
+                if self.settings.planted("Z31") && connected < usize::from(slaves.get()) {
+                    return own;
+                }
+                own.min(kth(ends, usize::from(slaves.get())))
             }
             Mode::Quorum => {
-                let ends = std::iter::once(own).chain(counted.map(|follower| follower.flushed));
+                let received = self.settings.planted("count-received");
+                let end = |it: &Follower| if received { it.matched } else { it.flushed };
+                let ends = std::iter::once(own).chain(counted.map(end));
                 kth(ends.collect(), self.settings.group.majority())
             }
         }
@@ -449,15 +460,17 @@ impl Replica {
     }
 
     pub(super) fn read(&mut self, now: Millis, token: Token, effects: &mut Vec<Effect>) {
-        let stale = self.settings.planted("Z25");
-        let confirmed = self.confirmed;
+        let (stale, old_round) = (self.settings.planted("Z25"), self.settings.planted("old-round"));
+        let (by_clock, patience) = (self.settings.planted("Z26"), self.settings.timing.election_min_ms);
+        let lease = |follower: &&Follower| follower.heard_ms.is_some_and(|at| now < at + patience);
+        let (confirmed, majority) = (self.confirmed, self.settings.group.majority());
         let Some(leading) = self.leading().filter(|leading| leading.serves) else {
             return effects.push(Effect::ReadLost(token));
         };
-        if stale {
+        if stale || by_clock && leading.followers.values().filter(lease).count() >= majority - 1 {
             return effects.push(Effect::ReadReady { token, confirmed });
         }
-        leading.round += 1;
+        leading.round += u64::from(!old_round || leading.round == 0);
         let round = leading.round;
         leading.reads.push_back(Read { round, token });
         self.feed_all(now, effects);

@@ -215,7 +215,7 @@ fn given(text: &str) -> Option<Given> {
         let epoch = epoch.map_or(Some(newest), |epoch| epoch.trim().parse().ok())?;
         Promise { epoch: Epoch(epoch), ..Promise::default() }
     };
-    Some(Given { log, promise })
+    Some(Given { log, promise, session: 0 })
 }
 
 fn record(text: &str) -> Option<Rec> {

@@ -65,6 +65,7 @@ fn kind(action: &Action) -> Kind {
         Action::Tick(_) => Kind::Seek,
         Action::Campaign(_)
         | Action::StepDown(_)
+        | Action::TimeOut(_)
         | Action::Unanswered(_)
         | Action::Transfer(_)
         | Action::Crash { .. }
@@ -83,6 +84,8 @@ fn draw_action(world: &World, trouble: u64, draw: &mut Draw) -> Option<Action> {
         }
         if node.replica.leads() {
             actions.push(Action::Transfer(index));
+        } else if node.replica.is_voter() && !node.replica.is_stopped() && world.shape.mode.is_none() {
+            actions.push(Action::TimeOut(index));
         }
     }
     // Without a leader, something must begin an epoch.

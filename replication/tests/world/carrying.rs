@@ -52,12 +52,7 @@ impl World {
                 if let Answer::Vote(VoteAnswer { asked, pre: false, granted: true, .. }) = answer {
                     self.check_promised(index, asked, token.0 as usize);
                 }
-                let records = match answer {
-                    Answer::Fetch(FetchAnswer::Records { from, upto, .. }) => {
-                        self.nodes[index].log[from.0 as usize..upto.0 as usize].to_vec()
-                    }
-                    _ => Vec::new(),
-                };
+                let records = self.records_of(index, &answer);
                 let message = Message::Answer(answer, records);
                 self.net.insert(Envelope { from: index, to: token.0 as usize, message });
             }
@@ -95,6 +90,16 @@ impl World {
             | Effect::Follow { .. }
             | Effect::Restart
             | Effect::Gate { .. } => {}
+        }
+    }
+
+    /// The records that belong to an answer.
+    pub fn records_of(&self, index: usize, answer: &Answer) -> Vec<Rec> {
+        match answer {
+            Answer::Fetch(FetchAnswer::Records { from, upto, .. }) => {
+                self.nodes[index].log[from.0 as usize..upto.0 as usize].to_vec()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -185,6 +190,10 @@ impl World {
 
     /// proves: I36: the vote is on stable storage before anything leaves that depends on it
     fn check_promised(&mut self, index: usize, epoch: Epoch, vote: usize) {
+        let earlier = *self.reached.2.entry((index, epoch)).or_insert(vote);
+        if earlier != vote {
+            self.violate("I35", format!("{index} votes in epoch {epoch} for {vote}, and did for {earlier}"));
+        }
         let Promise { epoch: saved, vote: voted, .. } = self.nodes[index].saved;
         // A later epoch on the disk is as good: no other vote follows in the one before.
         if saved < epoch || saved == epoch && voted != Some(id(vote)) {

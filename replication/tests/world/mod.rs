@@ -114,6 +114,8 @@ impl Shape {
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     pub log: Vec<Rec>,
+    /// The last session of its earlier lives; what it draws depends on it.
+    pub session: u64,
     pub promise: Promise,
 }
 
@@ -129,6 +131,8 @@ pub enum Action {
     Tick(usize),
     /// A leader that hears nobody steps down.
     StepDown(usize),
+    /// The election timer of a follower rings: it asks whether to stand.
+    TimeOut(usize),
     /// A follower's connection to whom it asked is lost.
     Unanswered(usize),
     Append(usize),
@@ -155,7 +159,12 @@ pub enum Action {
 /// Names of what happened, for coverage, and what the replicas said, when somebody listens: makes no
 /// difference between two worlds.
 #[derive(Clone, Debug, Default)]
-pub struct Reached(pub BTreeSet<&'static str>, pub Option<Vec<(usize, Effect)>>);
+pub struct Reached(
+    pub BTreeSet<&'static str>,
+    pub Option<Vec<(usize, Effect)>>,
+    /// Whom each node voted for in each epoch, on whatever disk.
+    pub BTreeMap<(usize, Epoch), usize>,
+);
 
 impl PartialEq for Reached {
     fn eq(&self, _: &Self) -> bool {
@@ -246,7 +255,7 @@ impl World {
             let saved = Promise { formed: formed.clone(), ..given.promise.clone() };
             let (log, base) = (given.log.clone(), Position::default());
             let disk = DiskId(index as u64);
-            let replica = world.open(index, disk, &saved, (&log, base), 0);
+            let replica = world.open(index, disk, &saved, (&log, base), given.session);
             let durable = log.len();
             let node = Node { replica, log, base, durable, syncing: None, saved, saving: None, disk };
             world.nodes.push(node);
@@ -376,6 +385,10 @@ impl World {
                 // The next of the short timers, which follow a connection that broke: those of elections never ring.
                 let due = Some(self.nodes[*node].replica.deadline()).filter(|due| *due < self.now + NEVER_MS);
                 self.step(*node, due.unwrap_or(0).max(self.now), Input::Tick, &[]);
+            }
+            Action::TimeOut(node) => {
+                let late = self.nodes[*node].replica.deadline().max(LATE_MS);
+                self.step(*node, self.now + late, Input::Tick, &[]);
             }
             Action::StepDown(node) => self.step(*node, self.now + LATE_MS, Input::Tick, &[]),
             Action::Unanswered(node) => {
@@ -522,6 +535,11 @@ impl World {
             self.act(&action);
         }
         self.violate("I49", "it never comes to rest".to_owned());
+    }
+
+    /// A node's own timer rings, whichever.
+    pub fn tick(&mut self, node: usize) {
+        self.step(node, self.now, Input::Tick, &[]);
     }
 
     /// Forgets messages that can never again make a difference.
