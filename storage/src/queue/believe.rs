@@ -6,6 +6,7 @@
 //! to meanwhile) the limit is the start of the log: entries of records that are gone cannot be built
 //! again, and hold the numbering.
 
+use super::entry::Layout;
 use super::load::Found;
 use super::slots::Slots;
 use super::{QueueEntry, QueueError};
@@ -100,6 +101,23 @@ pub(super) fn believe_noted(
     {
         distrusted = Some(damage);
         let start = slots.block_start(believed.end - 1);
+        believed = believed.down_to(slots, start, log_min)?;
+    } else if distrusted.is_none()
+        && let Some(damage) = damaged_block(slots, believed.end)?
+    {
+        // It ends here because this is spoiled, not because there is nothing.
+        distrusted = Some(damage);
+        let start = slots.block_start(believed.end);
+        believed = believed.down_to(slots, start, log_min)?;
+    }
+    // A batch's first entry says where the queue begins.
+    if distrusted.is_none()
+        && slots.layout == Layout::Batch
+        && believed.end > believed.begin
+        && let Some(damage) = damaged_block(slots, believed.begin)?
+    {
+        distrusted = Some(damage);
+        let start = slots.block_start(believed.begin);
         believed = believed.down_to(slots, start, log_min)?;
     }
     believed.distrusted = distrusted;
@@ -212,6 +230,19 @@ fn last_before(slots: &Slots, from: u64, end: u64) -> Result<Option<QueueEntry>,
         }
     }
     Ok(None)
+}
+
+/// Whether the block that holds `slot` differs from its sum.
+fn damaged_block(slots: &Slots, slot: u64) -> Result<Option<Distrust>, QueueError> {
+    let start = slots.start_of(slot);
+    if !slots.starts().any(|known| known == start) {
+        return Ok(None);
+    }
+    match slots.check_block_of(slot) {
+        Ok(_) => Ok(None),
+        Err(QueueError::Damaged { path, at }) => Ok(Some(Distrust::Block { path, at })),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the block that holds `slot` differs from its sum or has none, as every noted block has: a

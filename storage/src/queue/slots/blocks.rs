@@ -123,17 +123,17 @@ impl Slots {
         (self.path(start), block * sums::BLOCK)
     }
 
-    /// The first slot that starts in the block with the last byte of `slot`.
+    /// The first slot that has a byte in the block with the last byte of `slot`.
     pub(in crate::queue) fn block_start(&self, slot: u64) -> u64 {
         let start = self.start_of(slot);
         let block = ((slot - start + 1) * self.width() - 1) / sums::BLOCK;
-        start + (block * sums::BLOCK).div_ceil(self.width())
+        start + block * sums::BLOCK / self.width()
     }
 
-    /// The first slot that starts in the block at byte `at` of the file `path`.
+    /// The first slot that has a byte in the block at byte `at` of the file `path`.
     pub(in crate::queue) fn slot_at(&self, path: &str, at: u64) -> Option<u64> {
         let start = self.starts().find(|start| self.path(*start) == path)?;
-        Some(start + at.div_ceil(self.width()))
+        Some(start + at / self.width())
     }
 
     /// Gives the last block its sum: every block that is noted as durable has one.

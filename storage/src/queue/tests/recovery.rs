@@ -290,6 +290,23 @@ fn damage_of_noted_entries_is_found_and_built_again() {
     assert!(World::files(&healed.disk) == before);
 }
 
+/// A spoiled first sector does not look like a queue that begins later, nor one like a block that nobody
+/// wrote yet.
+/// proves: I13, I14, F14
+#[test]
+fn damage_at_the_front_of_a_block_does_not_pass_for_its_end() {
+    let world = noted(450, 300);
+    let before = World::files(&world.disk);
+    let first = "consumequeue/orders/1/00000000000000000000";
+    for (sector, spoil) in [(0..512, 0xff), (0..512, 0), (4096..4608, 0xff), (4096..4608, 0)] {
+        let disk = world.disk.snapshot();
+        disk.edit(first, |bytes| bytes[sector.clone()].fill(spoil)).unwrap();
+        let healed = World::open(disk, 450, world.log.clone(), world.complete_to, false);
+        healed.check();
+        assert!(World::files(&healed.disk) == before, "{sector:?} filled with {spoil}");
+    }
+}
+
 /// proves: store-format §2 (lengths), I20
 #[test]
 fn files_of_the_wrong_length_are_told_apart() {
