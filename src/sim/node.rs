@@ -64,6 +64,11 @@ impl Node {
         SocketAddr::new(self.ip(), port)
     }
 
+    /// The group of a broker.
+    pub(super) const fn group(self) -> Option<u8> {
+        if let Self::Broker { group, .. } = self { Some(group) } else { None }
+    }
+
     /// What is drawn for a node alone depends on this number and the seed.
     pub(super) fn number(self) -> u64 {
         match self {

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect};
+use staticfire_storage::disk::{DiskFaults, DiskOperation, FaultEffect, Rot, SimulatedDisk};
 use staticfire_transport::Monotonic;
 use staticfire_transport::memory::Link;
 
 use super::ledger::Promise;
 use super::running::Death;
-use super::{Fault, FaultKind, Ledger, Node, Plan, Running, Violation, queues};
+use super::{Fault, FaultKind, Ledger, Node, Plan, Running, Violation, queues, reached};
 use staticfire_storage::Durability;
 
+/// The longest that a proper end may take.
+const STOP: Duration = Duration::from_secs(5);
 /// After a plan everything must be well again within this virtual time.
 const CALM: Duration = Duration::from_secs(120);
 
@@ -69,9 +71,9 @@ impl Running {
         self.plan = Some(plan.clone());
         let start = self.now();
         let mut actions = Vec::new();
-        for fault in &plan.faults {
-            actions.push((start + fault.at, Action::Begin(*fault)));
-            actions.push((start + fault.at + fault.lasts, Action::End(*fault)));
+        for fault in plan.faults.iter().flat_map(|fault| self.parts(fault)) {
+            actions.push((start + fault.at, Action::Begin(fault)));
+            actions.push((start + fault.at + fault.lasts, Action::End(fault)));
         }
         actions.sort_by_key(|(at, _)| *at);
         for (at, action) in actions {
@@ -91,17 +93,42 @@ impl Running {
         self.attend();
     }
 
+    /// What strikes all brokers, as a fault for each.
+    fn parts(&self, fault: &Fault) -> Vec<Fault> {
+        let kind = match fault.kind {
+            FaultKind::Blackout => FaultKind::PowerCut,
+            FaultKind::Storm => FaultKind::Restart,
+            _ => return vec![*fault],
+        };
+        reached::note(fault.kind.name(), "");
+        let each = Duration::from_millis(fault.amount.unsigned_abs());
+        let brokers = self.cluster.nodes().into_iter().filter(|node| matches!(node, Node::Broker { .. }));
+        let part = |(index, node)| Fault { kind, node, at: fault.at + each * index, amount: 0, ..*fault };
+        (0..).zip(brokers).map(part).collect()
+    }
+
     fn begin_fault(&mut self, fault: &Fault) {
         self.note(fault.to_string());
         self.reach(fault.kind.name(), fault.node);
+        let amount = fault.amount.unsigned_abs();
         match fault.kind {
             FaultKind::Kill => self.end(fault.node, Death::Kill),
             FaultKind::PowerCut => self.end(fault.node, Death::PowerCut),
-            FaultKind::PowerCutAtStep => {
-                self.power_cut_at_step(fault.node, u64::try_from(fault.amount).unwrap_or(0));
+            FaultKind::PowerCutAtStep => self.power_cut_at_step(fault.node, amount),
+            FaultKind::RecoveryCut => {
+                self.end(fault.node, Death::Kill);
+                self.begin(fault.node);
+                self.power_cut_at_step(fault.node, amount);
+            }
+            FaultKind::Restart => self.stop_or_kill(fault.node),
+            FaultKind::Transfer => self.hand_over(fault.node),
+            FaultKind::LostDisk => self.lose_disk(fault.node),
+            FaultKind::Rot => {
+                self.end(fault.node, Death::Kill);
+                self.rot(fault.node, amount);
             }
             FaultKind::Pause => self.host(fault.node).pause(),
-            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate => {
+            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate | FaultKind::Bridge => {
                 for (from, to) in self.ways(fault) {
                     self.cut(from, to);
                 }
@@ -118,16 +145,20 @@ impl Running {
     fn end_fault(&mut self, fault: &Fault) {
         self.note(format!("end of {fault}"));
         match fault.kind {
-            FaultKind::Kill | FaultKind::PowerCut | FaultKind::PowerCutAtStep => {
-                self.begin_if_down(fault.node)
-            }
+            FaultKind::Kill
+            | FaultKind::PowerCut
+            | FaultKind::PowerCutAtStep
+            | FaultKind::RecoveryCut
+            | FaultKind::Restart
+            | FaultKind::LostDisk
+            | FaultKind::Rot => self.begin_if_down(fault.node),
             FaultKind::Pause => self.host(fault.node).resume(),
-            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate => {
+            FaultKind::Cut | FaultKind::Partition | FaultKind::Isolate | FaultKind::Bridge => {
                 for (from, to) in self.ways(fault) {
                     self.join(from, to);
                 }
             }
-            FaultKind::ClockJump => {}
+            FaultKind::ClockJump | FaultKind::Transfer => {}
             FaultKind::ClockDrift => self.host(fault.node).drift_wall(0),
             _ => {
                 if let Some(at) = self.weather.on.iter().position(|on| on == fault) {
@@ -150,11 +181,68 @@ impl Running {
         }
     }
 
+    /// The proper end, if the node serves and is done in time.
+    fn stop_or_kill(&mut self, node: Node) {
+        if self.is_up(node) && self.stop_within(node, STOP).is_ok() {
+            return;
+        }
+        self.end(node, Death::Kill);
+    }
+
+    fn hand_over(&self, node: Node) {
+        let Node::Broker { group, .. } = node else { return };
+        for id in 0..self.cluster.members {
+            if let Some(broker) = self.broker(Node::Broker { group, id }) {
+                broker.transfer(None);
+            }
+        }
+    }
+
+    /// A node's disk is gone, if none was before.
+    fn lose_disk(&mut self, node: Node) {
+        self.end(node, Death::PowerCut);
+        if !self.lost_disk {
+            self.lost_disk = true;
+            let seed = self.cluster.seed ^ node.number() << 40 ^ u64::MAX;
+            self.replace_disk(node, SimulatedDisk::new(seed));
+            self.reach("a disk was lost", node);
+        }
+    }
+
+    /// Flips a bit of a file that can be built again.
+    fn rot(&mut self, node: Node, which: u64) {
+        let rotten = self.disks.of(node).and_then(|disk| {
+            let rot = match which % 4 {
+                0 => Rot::Bit((which >> 8 & 7) as u8),
+                1 => Rot::Burst,
+                2 => Rot::Zeros,
+                _ => Rot::Ones,
+            };
+            let folder = if which >> 2 & 1 == 0 { "consumequeue/" } else { "staticfire/queuesums/" };
+            disk.rot_somewhere(folder, which >> 16, rot)
+        });
+        if let Some((path, at)) = rotten {
+            self.note(format!("byte {at} of {path} rots"));
+            self.reach("a byte rotted", node);
+        }
+    }
+
     /// The ways that a fault cuts.
     fn ways(&self, fault: &Fault) -> Vec<(Node, Node)> {
         match (fault.kind, fault.to) {
             (FaultKind::Cut, Some(to)) => vec![(fault.node, to)],
             (FaultKind::Partition, Some(to)) => vec![(fault.node, to), (to, fault.node)],
+            (FaultKind::Bridge, _) => {
+                let Node::Broker { group, id: bridge } = fault.node else { return Vec::new() };
+                let others: Vec<_> = (0..self.cluster.members).filter(|id| *id != bridge).collect();
+                let (these, those) = others.split_at(others.len() / 2);
+                let pairs = these.iter().flat_map(|this| those.iter().map(move |that| (*this, *that)));
+                let member = |id| Node::Broker { group, id };
+                pairs
+                    .flat_map(|(this, that)| [(this, that), (that, this)])
+                    .map(|(a, b)| (member(a), member(b)))
+                    .collect()
+            }
             _ => {
                 let clients = (1..=9).map(Node::Client);
                 let others = self.cluster.nodes().into_iter().chain(clients).filter(|it| *it != fault.node);
@@ -164,12 +252,24 @@ impl Running {
     }
 
     fn apply_weather(&mut self) {
-        for node in self.cluster.nodes() {
-            if let Some(disk) = self.disks.of(node) {
-                disk.set_faults(self.disk_faults(node));
+        let nodes = self.cluster.nodes();
+        for node in &nodes {
+            if let Some(disk) = self.disks.of(*node) {
+                disk.set_faults(self.disk_faults(*node));
             }
         }
-        self.network.set_links(self.link());
+        let link = self.link();
+        // Only what servers say to each other may come twice, and only what members of a group say
+        // to each other has a checksum of its own.
+        for (from, to) in nodes.iter().flat_map(|from| nodes.iter().map(move |to| (*from, *to))) {
+            let mut link =
+                Link { duplicate_per_million: self.strongest(FaultKind::Duplicate), ..link.clone() };
+            if from.group().is_some() && from.group() == to.group() {
+                link.corrupt_per_million = self.strongest(FaultKind::Corrupt);
+            }
+            self.network.set_link(from.ip(), to.ip(), link);
+        }
+        self.network.set_links(link);
     }
 
     /// What the disk of a node does at present.
@@ -185,6 +285,7 @@ impl Running {
                     faults
                 }
                 FaultKind::FailedSync => log(faults, DiskOperation::SyncFile, FaultEffect::Io),
+                FaultKind::IgnoredSync => faults.ignoring_syncs_at(""),
                 FaultKind::LostSync => log(faults, DiskOperation::SyncFile, FaultEffect::Never),
                 FaultKind::FailedWrite => log(faults, DiskOperation::Write, FaultEffect::Io),
                 FaultKind::FailedRead => log(faults, DiskOperation::Read, FaultEffect::Io),
@@ -197,16 +298,16 @@ impl Running {
 
     fn link(&self) -> Link {
         let mut link = self.cluster.link.clone();
-        for fault in &self.weather.on {
-            let share = u32::try_from(fault.amount).unwrap_or(0);
-            match fault.kind {
-                FaultKind::Loss => link.loss_per_million = link.loss_per_million.max(share),
-                FaultKind::Delay => link.slow_per_million = link.slow_per_million.max(share),
-                FaultKind::Reset => link.reset_per_million = link.reset_per_million.max(share),
-                _ => {}
-            }
-        }
+        link.loss_per_million = link.loss_per_million.max(self.strongest(FaultKind::Loss));
+        link.slow_per_million = link.slow_per_million.max(self.strongest(FaultKind::Delay));
+        link.reset_per_million = link.reset_per_million.max(self.strongest(FaultKind::Reset));
         link
+    }
+
+    /// The largest amount of a kind of fault that is on.
+    fn strongest(&self, kind: FaultKind) -> u32 {
+        let on = self.weather.on.iter().filter(|fault| fault.kind == kind);
+        on.filter_map(|fault| u32::try_from(fault.amount).ok()).max().unwrap_or(0)
     }
 
     /// The end of all faults: everything that is down or failed is started again.

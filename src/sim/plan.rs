@@ -45,12 +45,14 @@ impl Plan {
     }
 
     /// All plans for `cluster` with faults of these kinds, as [`Self::seeded`] draws them, for
-    /// property tests. They shrink to few, early and short faults.
+    /// property tests. They shrink to few, early and short faults. Kinds that cannot happen in the
+    /// cluster are left out: who does not elect hands nothing over.
     pub fn any(cluster: &Cluster, kinds: &[FaultKind]) -> BoxedStrategy<Self> {
+        let kinds: Vec<_> = kinds.iter().copied().filter(|kind| kind.suits(cluster)).collect();
         let half = kinds.len().div_ceil(2);
         let faults: Vec<_> = kinds.iter().map(|kind| any_fault(*kind, cluster)).collect();
         let faults = prop::collection::vec(proptest::strategy::Union::new(faults), 0..=FAULTS_MAX);
-        let on = subsequence(kinds.to_vec(), half);
+        let on = subsequence(kinds, half);
         let plan = (on, faults).prop_map(|(on, mut faults)| {
             faults.retain(|fault| on.contains(&fault.kind));
             Self { lasts: Duration::from_secs(20), faults }
@@ -65,15 +67,17 @@ fn any_fault(kind: FaultKind, cluster: &Cluster) -> BoxedStrategy<Fault> {
     let brokers: Vec<_> = servers.iter().copied().filter(|it| matches!(it, Node::Broker { .. })).collect();
     let clients = [1, 2].map(Node::Client);
     let all: Vec<_> = servers.iter().copied().chain(clients).collect();
+    let nobody = || Just((Node::Client(1), None)).boxed();
     let pair = |nodes: Vec<Node>| (nodes[0], Some(nodes[1]));
     let one = |node| (node, None);
     let nodes = match kind.target() {
-        Target::Broker if brokers.is_empty() => Just((Node::Client(1), None)).boxed(),
-        Target::Broker => select(brokers).prop_map(one).boxed(),
-        Target::Server if servers.is_empty() => Just((Node::Client(1), None)).boxed(),
+        Target::Broker | Target::Member | Target::Voter if brokers.is_empty() => nobody(),
+        Target::Broker | Target::Member | Target::Voter => select(brokers).prop_map(one).boxed(),
+        Target::Server if servers.is_empty() => nobody(),
         Target::Server => select(servers).prop_map(one).boxed(),
+        Target::Any => select(all).prop_map(one).boxed(),
         Target::Pair => subsequence(all, 2).prop_shuffle().prop_map(pair).boxed(),
-        Target::Network => Just((Node::Client(1), None)).boxed(),
+        Target::Network => nobody(),
     };
     let (least, most) = kind.amounts();
     let times = (0..20_000_u64, prop_oneof![3 => 0..3_000_u64, 1 => 0..15_000_u64]);

@@ -11,6 +11,12 @@ pub enum Phase {
     Down,
     /// It starts: opens its store, registers.
     Starting,
+    /// A member of a group that knows of no leader, or is about to lead.
+    Electing,
+    /// A member of a group that leads it.
+    Leading,
+    /// A member of a group that follows.
+    Following,
     /// It serves, and started syncs are under way on its disk.
     Syncing,
     /// It serves.
@@ -22,6 +28,9 @@ impl Phase {
         match self {
             Self::Down => "down",
             Self::Starting => "starting",
+            Self::Electing => "electing",
+            Self::Leading => "leading",
+            Self::Following => "following",
             Self::Syncing => "syncing",
             Self::Serving => "serving",
         }

@@ -16,6 +16,7 @@ use super::machine::Process;
 use super::perform::Weather;
 use super::prefix::Shadow;
 use super::violation::Context;
+use super::watch::Watch;
 use super::{Cluster, Machine, Node, Phase, Plan, Role, Violation, prefix, queues, reached};
 use crate::broker::Broker;
 use crate::name_server::NameServer;
@@ -37,6 +38,9 @@ pub struct Running {
     /// Nodes that lost power at some time.
     pub(super) blacked_out: BTreeSet<Node>,
     violations: Vec<Violation>,
+    watch: Arc<Watch>,
+    /// A disk was lost with everything on it.
+    pub(super) lost_disk: bool,
     pub(super) plan: Option<Plan>,
     /// What was done to the cluster, and when.
     pub(super) events: Vec<(Duration, String)>,
@@ -61,6 +65,15 @@ impl Life {
         broker.is_some_and(|broker| broker.role().is_some())
     }
 
+    fn group_phase(&self) -> Phase {
+        let broker = self.process().and_then(|process| process.downcast_ref::<Broker>());
+        match broker.and_then(Broker::role) {
+            Some(staticfire_replication::Role::Leader { serves: true, .. }) => Phase::Leading,
+            Some(staticfire_replication::Role::Follower { leader: Some(_), .. }) => Phase::Following,
+            _ => Phase::Electing,
+        }
+    }
+
     fn process(&self) -> Option<&Process> {
         self.started.get()?.as_ref().ok()
     }
@@ -81,6 +94,8 @@ impl Running {
         network.set_links(cluster.link.clone());
         let disks = Arc::new(Disks::default());
         network.add_source(Arc::clone(&disks) as Arc<_>);
+        let watch = Arc::new(Watch::default());
+        network.add_source(Arc::clone(&watch) as Arc<_>);
         let mut running = Self {
             network,
             disks,
@@ -89,6 +104,8 @@ impl Running {
             shadows: BTreeMap::new(),
             blacked_out: BTreeSet::new(),
             violations: Vec::new(),
+            watch,
+            lost_disk: false,
             plan: None,
             events: Vec::new(),
             cluster,
@@ -230,6 +247,12 @@ impl Running {
         (0..self.cluster.name_servers).map(|number| Node::NameServer(number).address()).collect()
     }
 
+    /// The addresses of all members of a group.
+    #[must_use]
+    pub fn brokers_of(&self, group: u8) -> Vec<SocketAddr> {
+        (0..self.cluster.members).map(|id| Node::Broker { group, id }.address()).collect()
+    }
+
     /// True while a node serves.
     #[must_use]
     pub fn is_up(&self, node: Node) -> bool {
@@ -242,6 +265,7 @@ impl Running {
         match self.lives.get(&node) {
             None => Phase::Down,
             Some(life) if life.started.get().is_none() => Phase::Starting,
+            Some(life) if life.copies() => life.group_phase(),
             Some(life) if !life.machine.disk.pending_syncs().is_empty() => Phase::Syncing,
             Some(_) => Phase::Serving,
         }
@@ -298,6 +322,7 @@ impl Running {
         assert!(!self.lives.contains_key(&node), "{node} uses its disk; end it first");
         self.note(format!("{node} gets another disk"));
         self.shadows.remove(&node);
+        self.watch.forget(node);
         self.disks.put(node, disk);
     }
 
@@ -306,12 +331,18 @@ impl Running {
     /// # Errors
     /// What the role said, or that the node does not serve.
     pub fn stop(&mut self, node: Node) -> Result<(), String> {
+        self.stop_within(node, START)
+    }
+
+    pub(super) fn stop_within(&mut self, node: Node, limit: Duration) -> Result<(), String> {
         self.attend();
         let role = self.cluster.role(node).ok_or("there is nothing to stop on a client")?;
+        self.watch.look();
         let life = self.lives.remove(&node).ok_or("it is down")?;
+        self.watch.look_away(node);
         let process = Arc::into_inner(life.started).and_then(OnceLock::into_inner);
         let process = process.ok_or("it is starting")?.map_err(|error| error.to_string())?;
-        let stopped = self.network.block_on(role.stop(process), START);
+        let stopped = self.network.block_on(role.stop(process), limit);
         self.bury(node, &life.machine, Death::Kill);
         stopped.ok_or("it takes too long")?.map_err(|error| error.to_string())
     }
@@ -332,6 +363,7 @@ impl Running {
             // Nobody else fills it.
             let _ = slot.set(started);
         }));
+        self.watch.follow(node, &started, &role);
         self.lives.insert(node, Life { machine, started, role, examined: false });
     }
 
@@ -344,11 +376,19 @@ impl Running {
         }
     }
 
-    /// Runs until `done`, at most for `limit`.
-    pub(super) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) {
-        let end = self.now() + limit;
-        while !done(self) && self.now() < end {
-            self.run_for(LOOK);
+    /// Runs until `done`, at most for `limit`; true if it came to that. It looks every millisecond,
+    /// and less often the longer it takes.
+    pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let (begun, end) = (self.now(), self.now() + limit);
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.now() >= end {
+                return false;
+            }
+            let look = LOOK.max(self.now().since(begun) / 32);
+            self.run_for(look.min(end.since(self.now())));
             self.attend();
         }
     }
@@ -360,6 +400,7 @@ impl Running {
 
     fn end_now(&mut self, node: Node, how: Death) {
         self.note(format!("{how:?} {node}"));
+        self.watch.look();
         if let Some(life) = self.lives.remove(&node) {
             self.bury(node, &life.machine, how);
             return;
@@ -394,8 +435,10 @@ impl Running {
         let dead = self.lives.iter().filter(|(_, life)| life.machine.disk.is_gone());
         let dead: Vec<Node> = dead.map(|(node, _)| *node).collect();
         for node in dead {
+            self.reach("the power failed", node);
             self.end_now(node, Death::PowerCut);
         }
+        self.violations.extend(self.watch.take_violations());
         for (node, life) in &mut self.lives {
             if life.examined || life.process().is_none() {
                 continue;
@@ -413,8 +456,8 @@ impl Running {
     /// # Errors
     /// It.
     pub fn violation(&self) -> Result<(), Violation> {
-        match self.violations.first() {
-            Some(violation) => Err(violation.clone().within(self.context())),
+        match self.violations.first().cloned().or_else(|| self.watch.first_violation()) {
+            Some(violation) => Err(violation.within(self.context())),
             None => Ok(()),
         }
     }
@@ -447,6 +490,12 @@ impl Running {
         let at = self.now().since_start();
         self.network.fold(event.as_bytes());
         self.events.push((at, event));
+    }
+
+    /// Says with a violation which seed and plan show it again.
+    #[must_use]
+    pub fn in_context(&self, violation: Violation) -> Violation {
+        violation.within(self.context())
     }
 
     pub(super) fn context(&self) -> Context {

@@ -249,7 +249,10 @@ impl CommitLog {
         let segment = self.segments.find(at).ok_or(ReadError::NoRecord { at })?;
         let readable = end.min(segment.end()).0 - segment.start.0;
         let from = at.0 - segment.start.0;
-        let bytes = segment.file.read(from..readable).map_err(|error| ReadError::io(at, &error))?;
+        let read = |upto| segment.file.read(from..upto).map_err(|error| ReadError::io(at, &error));
+        // Its length first: a simulated disk copies what it gives out.
+        let len = read(readable.min(from + 4))?.first_chunk().map_or(0, |len| u32::from_be_bytes(*len));
+        let bytes = read(readable.min(from + u64::from(len.max(8))))?;
         match next_at(&bytes) {
             Scanned::Record { len } => {
                 let record = Record::parse_again(bytes.slice(..len as usize), at, self.crc(at));

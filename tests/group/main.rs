@@ -6,8 +6,6 @@ mod advising;
 mod electing;
 mod manual;
 mod metrics;
-mod offsets;
 mod raising;
 mod state;
-mod swarm;
 mod world;

@@ -5,10 +5,8 @@ use std::time::Duration;
 use staticfire::broker::{BrokerOptions, GroupOptions};
 use staticfire::protocol::body::MemberGroupBody;
 use staticfire::protocol::codes::request;
-use staticfire::protocol::header::Header;
-use staticfire::protocol::headers::SendRequest;
 use staticfire::replication::{Failover, Mode, NodeId};
-use staticfire::sim::{Cluster, Found, Node, Running};
+use staticfire::sim::{Cluster, Found, Node, Running, requests};
 use staticfire::transport::Command;
 
 pub const TOPIC: &str = "orders";
@@ -45,7 +43,9 @@ pub fn cluster_with(
     change: fn(&mut BrokerOptions),
 ) -> Cluster {
     println!("seed {seed}");
-    Cluster::seeded(seed).members(3).name_servers(2).broker_options(move |node, options| {
+    let cluster = Cluster::seeded(seed).members(3).name_servers(2);
+    let cluster = if mode == Mode::Quorum { cluster.electing() } else { cluster.copying(mode) };
+    cluster.broker_options(move |node, options| {
         let Node::Broker { group, id } = node else { return };
         options.replication = Some(group_options(group, id, failover(id), mode));
         change(options);
@@ -88,42 +88,10 @@ pub fn registered(running: &Running, name_server: u8) -> Vec<(i64, String)> {
 }
 
 pub fn send(body: &str) -> Command {
-    let head = SendRequest {
-        producer_group: "P",
-        topic: TOPIC,
-        default_topic: "TBW102",
-        default_topic_queues: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_ms: 1000,
-        flag: 0,
-        properties: "",
-        reconsume_times: 0,
-        unit_mode: false,
-        reconsume_times_max: None,
-        batch: false,
-        broker_name: None,
-    };
-    let mut command = Command::request(request::SEND_MESSAGE_V2).with_body(body.to_owned());
-    head.write(request::SEND_MESSAGE_V2, &mut command.ext);
-    command
+    requests::send(TOPIC, 0, body.to_owned())
 }
 
-/// A pull of queue 0, which names its subscription; `hold` in ms.
+/// A pull of queue 0; `hold` in ms.
 pub fn pull(offset: i64, hold: i64) -> Command {
-    staticfire::protocol::headers::PullRequest {
-        consumer_group: "C".into(),
-        topic: TOPIC.into(),
-        queue_id: 0,
-        queue_offset: offset,
-        messages_max: 32,
-        sys_flag: if hold > 0 { 6 } else { 4 },
-        commit_offset: 0,
-        suspend_ms: hold,
-        subscription: Some("*".into()),
-        subscription_version: 0,
-        expression_type: None,
-        bytes_max: None,
-    }
-    .on(Command::request(request::PULL_MESSAGE))
+    requests::pull(TOPIC, offset, hold)
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use staticfire::client::{ProducerOptions, PullConsumerOptions};
 use staticfire::protocol::body::MessageQueue;
 use staticfire::protocol::codes::{request as code, response};
-use staticfire::protocol::headers::SendRequest;
 use staticfire::replication::Mode;
-use staticfire::sim::{Cluster, Node};
+use staticfire::sim::{Cluster, Node, requests};
 use staticfire::transport::Command;
 
 use crate::scripted::{Answer, Scripted};
@@ -21,24 +20,7 @@ const SLAVE: Node = Node::Broker { group: 0, id: 1 };
 #[test]
 fn m24_a_slave_refuses_a_write() {
     let cluster = Cluster::seeded(24).members(2).start();
-    let head = SendRequest {
-        producer_group: "P",
-        topic: "orders",
-        default_topic: "TBW102",
-        default_topic_queues: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_ms: 1000,
-        flag: 0,
-        properties: "",
-        reconsume_times: 0,
-        unit_mode: false,
-        reconsume_times_max: None,
-        batch: false,
-        broker_name: None,
-    };
-    let mut send = Command::request(code::SEND_MESSAGE_V2).with_body("x");
-    head.write(code::SEND_MESSAGE_V2, &mut send.ext);
+    let send = requests::send("orders", 0, "x");
     let end = |node| cluster.store(node).expect("it serves").marks().appended;
     let back = Command::request(code::CONSUMER_SEND_MSG_BACK).with_ext("group", "C").with_ext("offset", 0);
     let back = back.with_ext("delayLevel", 3);

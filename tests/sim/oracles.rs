@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use staticfire::sim::{Cluster, Found, Ledger, Node, Outcome, Place, Promise, Violation};
+use staticfire::sim::{Cluster, Found, Ledger, Node, Outcome, Place, Plan, Promise, Violation};
 use staticfire::storage::PhysicalOffset;
 use staticfire::storage::disk::DiskFaults;
 
@@ -71,6 +71,23 @@ fn a_ledger_lets_go_of_an_end_only() {
     assert_eq!(judged(&[&bodies[0], &later]), Ok(()), "another message took its place");
     let hole = [found(0, &bodies[0]), found(2, &bodies[2])];
     assert!(ledger.check(&hole, |_| Promise::AllButTheEnd).is_err(), "a hole is no end");
+}
+
+/// The same as a line of text, which nobody draws: after it no promise can be kept.
+/// proves: I1, F9
+#[test]
+fn a_plan_can_say_that_a_disk_lies() {
+    let plan: Plan =
+        "for 2000ms: 0ms ignored-sync b0.0 5000ms; 500ms power-cut b0.0 100ms".parse().expect("a plan");
+    let broken = (0..8).filter(|seed| {
+        let mut cluster = Cluster::seeded(*seed).start();
+        cluster.create_topic("orders", 1);
+        let (ledger, client) = (Ledger::of("orders"), cluster.host(Node::Client(1)));
+        let sending = ledger.clone().keep_sending(cluster.producer(1), client, Duration::from_millis(5));
+        cluster.spawn(Node::Client(1), sending);
+        cluster.run(&plan).and_then(|()| cluster.check(&ledger)).is_err()
+    });
+    assert!(broken.count() >= 4);
 }
 
 /// A disk that lies about syncs loses what was acknowledged, and the kit says so with everything

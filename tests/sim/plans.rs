@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use staticfire::sim::{Cluster, FaultKind, Ledger, Node, Plan};
 
 fn cluster() -> Cluster {
-    Cluster::seeded(1).groups(2).members(2).name_servers(2)
+    Cluster::seeded(1).groups(2).members(3).electing().name_servers(2)
 }
 
 proptest! {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::random::Random;
 
 /// First wait before a lost segment is sent again; doubles each time.
@@ -24,6 +26,11 @@ pub struct Link {
     pub loss_per_million: u32,
     /// Share of segments, of a million, in whose place the connection is reset. Default 0.
     pub reset_per_million: u32,
+    /// Share of segments, of a million, in which one bit is flipped. Default 0.
+    pub corrupt_per_million: u32,
+    /// Share of frames, of a million, that come once more later, whatever was sent meanwhile: as if
+    /// the sender had tried again. Default 0.
+    pub duplicate_per_million: u32,
 }
 
 impl Default for Link {
@@ -34,6 +41,8 @@ impl Default for Link {
             slow: Duration::from_millis(500)..Duration::from_secs(10),
             loss_per_million: 0,
             reset_per_million: 0,
+            corrupt_per_million: 0,
+            duplicate_per_million: 0,
         }
     }
 }
@@ -61,6 +70,17 @@ impl Link {
             again *= 2;
         }
         Fate::Arrives(delay)
+    }
+
+    /// The bytes as they arrive.
+    fn carried(&self, bytes: Bytes, random: &mut Random) -> Bytes {
+        if bytes.is_empty() || !random.one_in_million(self.corrupt_per_million) {
+            return bytes;
+        }
+        let mut bytes = Vec::from(bytes);
+        let bit = random.below(bytes.len() as u64 * 8) as usize;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes.into()
     }
 }
 
@@ -102,8 +122,20 @@ impl Links {
         self.cuts.contains(&(from, to))
     }
 
-    pub(super) fn fate(&self, from: IpAddr, to: IpAddr, random: &mut Random) -> Fate {
+    fn between(&self, from: IpAddr, to: IpAddr) -> &Link {
         let fallback = if from == to { &self.inside } else { &self.default };
-        self.set.get(&(from, to)).unwrap_or(fallback).fate(random)
+        self.set.get(&(from, to)).unwrap_or(fallback)
+    }
+
+    pub(super) fn fate(&self, from: IpAddr, to: IpAddr, random: &mut Random) -> Fate {
+        self.between(from, to).fate(random)
+    }
+
+    pub(super) fn carried(&self, from: IpAddr, to: IpAddr, bytes: Bytes, random: &mut Random) -> Bytes {
+        self.between(from, to).carried(bytes, random)
+    }
+
+    pub(super) fn duplicates(&self, from: IpAddr, to: IpAddr, random: &mut Random) -> bool {
+        random.one_in_million(self.between(from, to).duplicate_per_million)
     }
 }

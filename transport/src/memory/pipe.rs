@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,6 +38,15 @@ pub(super) struct Way {
     circuit: u64,
     /// The receiving end: 0 dialled, 1 accepted.
     to: usize,
+}
+
+/// When a frame comes once more.
+const LATER: Range<Duration> = Duration::ZERO..Duration::from_millis(500);
+
+/// The length of the frame that begins here, with the four bytes that say it.
+fn frame_len(bytes: &[u8]) -> Option<usize> {
+    let len = u32::from_be_bytes(*bytes.first_chunk()?);
+    usize::try_from(len).ok()?.checked_add(4)
 }
 
 #[derive(Default)]
@@ -67,7 +77,6 @@ struct Side {
     broken: Option<io::ErrorKind>,
 }
 
-#[derive(Default)]
 struct Pipe {
     segments: VecDeque<(Monotonic, Segment)>,
     arrived: VecDeque<Bytes>,
@@ -77,8 +86,29 @@ struct Pipe {
     finished: bool,
     /// Since when nothing gets through, and the wait before the last attempt.
     stalled: Option<(Monotonic, Duration)>,
+    /// Bytes until the next frame begins; `None` once that is not known.
+    frame_left: Option<usize>,
+    /// A frame that comes once more, from this time on.
+    again: Option<(Monotonic, Bytes)>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Self {
+            segments: VecDeque::new(),
+            arrived: VecDeque::new(),
+            held: 0,
+            scheduled: false,
+            finished: false,
+            stalled: None,
+            frame_left: Some(0),
+            again: None,
+            reader: None,
+            writer: None,
+        }
+    }
 }
 
 enum Segment {
@@ -195,6 +225,14 @@ impl State {
         self.trace.fold(way.circuit << 1 | way.to as u64);
         self.trace.fold_bytes(&bytes);
         let mut bytes = bytes;
+        if self.links.duplicates(from, to, &mut self.weather) {
+            let later = self.now + self.weather.duration(&LATER);
+            circuit.pipes[way.to].repeat(later, &bytes);
+        }
+        if let Some(again) = circuit.pipes[way.to].pass(self.now, &bytes) {
+            // Before the others: it is only now that a frame begins.
+            bytes = [again, bytes].concat().into();
+        }
         // Cut at a random place now and then, so that readers meet parts of frames.
         let cut = if bytes.len() > 1 && self.weather.below(4) == 0 {
             1 + self.weather.below(bytes.len() as u64 - 1) as usize
@@ -206,6 +244,7 @@ impl State {
             if bytes.is_empty() {
                 continue;
             }
+            let bytes = self.links.carried(from, to, bytes, &mut self.weather);
             match self.links.fate(from, to, &mut self.weather) {
                 Fate::Arrives(delay) => {
                     let pipe = &mut circuit.pipes[way.to];
@@ -253,6 +292,29 @@ impl Circuit {
 }
 
 impl Pipe {
+    /// Keeps the first frame of a write, if one begins here and is whole, to send it again.
+    fn repeat(&mut self, later: Monotonic, bytes: &Bytes) {
+        let Some(len) = frame_len(bytes).filter(|len| *len <= bytes.len()) else { return };
+        if self.frame_left == Some(0) && self.again.is_none() {
+            self.again = Some((later, bytes.slice(..len)));
+        }
+    }
+
+    /// Follows where frames begin; the frame that is due once more, if one begins here.
+    fn pass(&mut self, now: Monotonic, bytes: &Bytes) -> Option<Bytes> {
+        let begins = self.frame_left == Some(0);
+        let mut rest = bytes.clone();
+        while let Some(left) = self.frame_left
+            && !rest.is_empty()
+        {
+            let left = if left == 0 { frame_len(&rest) } else { Some(left) };
+            let taken = left.map_or(0, |left| left.min(rest.len()));
+            rest.advance(taken);
+            self.frame_left = left.map(|left| left - taken);
+        }
+        self.again.take_if(|(at, _)| begins && *at <= now).map(|(_, frame)| frame)
+    }
+
     /// Never before what was sent earlier.
     fn push(&mut self, at: Monotonic, segment: Segment) {
         let last = self.segments.back().map_or(at, |(last, _)| *last);
