@@ -33,7 +33,8 @@ pub enum Command {
     NameServer(NameServerArguments),
     /// Serve as broker: store messages and hand them out.
     Broker(BrokerArguments),
-    /// Send messages and tell how fast and how well.
+    /// Send messages and tell how fast and how well. Interrupted (SIGINT, SIGTERM), it sends nothing more, waits
+    /// for the answers it is owed, and tells all the same; a second signal ends it at once.
     Produce(ProduceArguments),
     /// Print what a topic holds, from where its group stands.
     Consume(ConsumeArguments),

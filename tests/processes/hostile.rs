@@ -332,17 +332,26 @@ struct Commits {
 impl Commits {
     async fn keep_consuming(self: Arc<Self>, client: Client, tcp: Tcp) {
         let mut consumer = consumer(&client);
+        let mut queues = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            let queues = consumer.queues(TOPIC).await.unwrap_or_default();
-            if !queues.is_empty() && consumer.assign(queues.clone()).await.is_ok() {
-                let polled = consumer.poll(Duration::from_millis(500)).await;
-                let positions = queues.iter().map(|queue| (queue.clone(), consumer.position(queue).unwrap()));
-                let positions: Vec<_> = positions.collect();
-                if polled.is_ok_and(|messages| !messages.is_empty()) && consumer.commit().await.is_ok() {
-                    self.acknowledged.lock().unwrap().extend(positions);
+            if queues.is_empty() {
+                queues = consumer.queues(TOPIC).await.unwrap_or_default();
+                if consumer.assign(queues.clone()).await.is_err() {
+                    queues.clear();
                 }
             }
-            tcp.sleep(Duration::from_millis(20)).await;
+            let polled = consumer.poll(Duration::from_millis(500)).await;
+            let position = |queue: &MessageQueue| Some((queue.clone(), consumer.position(queue)?));
+            let positions: Vec<_> = queues.iter().filter_map(position).collect();
+            match polled {
+                Ok(messages) if messages.is_empty() => {}
+                Ok(_) => {
+                    if consumer.commit().await.is_ok() {
+                        self.acknowledged.lock().unwrap().extend(positions);
+                    }
+                }
+                Err(_) => tcp.sleep(Duration::from_millis(20)).await,
+            }
         }
     }
 }
