@@ -4,9 +4,10 @@
 //! ```text
 //! cargo bench -p staticfire-benches --bench replication [-- link slave quorum catch-up table]
 //! ```
-//! Sizes: `STATICFIRE_BENCH_ROUNDS` (7), `STATICFIRE_BENCH_SENDS` (20,000 a round), `STATICFIRE_BENCH_FLUSHED_SENDS`
-//! (4,000), `STATICFIRE_BENCH_SINGLES` (200), `STATICFIRE_BENCH_PACED` (2,000 sends, one each ms),
-//! `STATICFIRE_BENCH_HISTORY` (200,000 messages to catch up with), `STATICFIRE_BENCH_BODY` (1024 bytes).
+//! Sizes: `STATICFIRE_BENCH_ROUNDS` (31), `STATICFIRE_BENCH_SENDS` (5,000 a round), `STATICFIRE_BENCH_FLUSHED_SENDS`
+//! (1,500), `STATICFIRE_BENCH_SINGLES` (60), `STATICFIRE_BENCH_PACED` (1,000 sends, one each ms),
+//! `STATICFIRE_BENCH_HISTORY` (200,000 messages to catch up with), `STATICFIRE_BENCH_BODY` (1024 bytes). Many short
+//! rounds, because a machine with other work changes its mind several times a second.
 //!
 //! A link of 20 ms is a relay that keeps what a node sends for 10 ms, each way. How long nobody is acknowledged
 //! while a leader hands over or dies is measured with real clients by `tests/processes`.
@@ -108,14 +109,14 @@ impl Side {
 
     /// How long after they were due sends were answered, in an open loop.
     fn paced(&mut self) -> Vec<Duration> {
-        let count = u32::try_from(setting("PACED", 2_000)).expect("a number of sends");
+        let count = u32::try_from(setting("PACED", 1_000)).expect("a number of sends");
         self.one.paced(count, EVERY).expect("paced sends")
     }
 
     fn p50_us(&mut self, beside: &Beside) -> f64 {
         let each = usize::try_from(setting("BODY", 1024)).expect("a length") + RECORD;
         let mut taken =
-            self.one.one_by_one_beside(setting("SINGLES", 200), || beside.add(each)).expect("single sends");
+            self.one.one_by_one_beside(setting("SINGLES", 60), || beside.add(each)).expect("single sends");
         percentile_us(&mut taken, 0.5)
     }
 }
@@ -226,8 +227,8 @@ impl Bench {
 
     /// A master with one slave against none.
     fn one_slave(&self) {
-        self.one_slave_in("written", setting("SENDS", 20_000));
-        self.one_slave_in("flushed", setting("FLUSHED_SENDS", 4_000));
+        self.one_slave_in("written", setting("SENDS", 5_000));
+        self.one_slave_in("flushed", setting("FLUSHED_SENDS", 1_500));
     }
 
     fn one_slave_in(&self, mode: &'static str, sends: u64) {
@@ -236,7 +237,7 @@ impl Bench {
         let (none, one) =
             (self.beside(0, false, "none"), self.beside(1, mode == "flushed", &format!("one-beside-{mode}")));
         let (mut bare, mut fair, mut cpu, mut slave) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..setting("ROUNDS", 7) {
+        for _ in 0..setting("ROUNDS", 31) {
             let (without, alone_s) = alone.per_second_and_cpu(sends, &none);
             let beside = alone.per_second(sends, &one);
             let slave_before = master.others[0].cpu_seconds();
@@ -259,7 +260,7 @@ impl Bench {
 
     /// A majority's flush against one's own.
     fn quorum(&self) {
-        let sends = setting("FLUSHED_SENDS", 4_000);
+        let sends = setting("FLUSHED_SENDS", 1_500);
         let mode = "quorum";
         let two = self.beside(2, true, "quorum-beside");
         let none = self.beside(0, false, "quorum-none");
@@ -290,7 +291,7 @@ impl Bench {
         let sends = setting("HISTORY", 200_000);
         let (mut shares, mut slower) = (Vec::new(), Vec::new());
         let mut history = 0.0;
-        for round in 0..setting("ROUNDS", 7).min(3) {
+        for round in 0..setting("ROUNDS", 31).min(3) {
             let at = self.free(2);
             let peers: Vec<_> = (1..).zip(at).collect();
             let member = |number, role| Member { number, peers: peers.clone(), role, mode };
@@ -336,7 +337,7 @@ impl Bench {
         println!(
             "\n| one slave on loopback | sends/s, 256 in flight | paced 1 k/s: p50 | p99 | p99.9 |\n|---|---|---|---|---|"
         );
-        let sends = setting("FLUSHED_SENDS", 4_000);
+        let sends = setting("FLUSHED_SENDS", 1_500);
         let none = self.beside(0, false, "table-none");
         let modes = [
             ("asynchronous, `written`", 2, "written"),
@@ -352,7 +353,7 @@ impl Bench {
             })
             .collect();
         let mut measured: Vec<[Vec<f64>; 4]> = modes.iter().map(|_| Default::default()).collect();
-        for _ in 0..setting("ROUNDS", 7) {
+        for _ in 0..setting("ROUNDS", 31) {
             for (side, numbers) in sides.iter_mut().zip(&mut measured) {
                 numbers[0].push(side.per_second(sends, &none));
                 let mut taken = side.paced();
@@ -369,7 +370,7 @@ impl Bench {
 }
 
 fn rounds(mut ratio: impl FnMut() -> f64) -> Vec<f64> {
-    (0..setting("ROUNDS", 7)).map(|_| ratio()).collect()
+    (0..setting("ROUNDS", 31)).map(|_| ratio()).collect()
 }
 
 struct Nobody;
