@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use staticfire_transport::tcp::Tcp;
 use staticfire_transport::{
     CloseReason, Command, Connection, Endpoint, Monotonic, Runtime, Service, Transport,
 };
@@ -130,6 +131,12 @@ impl Client {
         every(&shared, shared.options.route_interval, |shared| async move { shared.refresh_routes().await });
         every(&shared, shared.options.heartbeat_interval, |shared| async move { shared.heartbeat().await });
         Self(shared)
+    }
+
+    /// Makes a client on sockets, [`Client::new`] for short.
+    #[must_use]
+    pub fn over_tcp(tcp: &Tcp, options: ClientOptions) -> Self {
+        Self::new(Arc::new(tcp.clone()), Arc::new(tcp.clone()), options)
     }
 
     /// The client's id.
