@@ -129,6 +129,21 @@ fn documents_name_files_that_exist() {
     assert!(named > 50, "the names were found: {named}");
 }
 
+/// Each promise of the README has a test, by name.
+#[test]
+fn the_readme_names_tests_that_exist() {
+    let folders = ["src", "tests", "storage/tests", "replication/tests"];
+    let code: String = sources(&folders).iter().map(|file| text(file)).collect();
+    let readme = text(&root().join("README.md"));
+    let words = readme.split('`').skip(1).step_by(2).map(|word| word.rsplit("::").next().unwrap_or(word));
+    let names: BTreeSet<_> =
+        words.filter(|word| word.matches('_').count() > 3 && !word.contains(' ')).collect();
+    for name in &names {
+        assert!(code.contains(&format!("fn {name}(")), "README.md names {name}");
+    }
+    assert!(names.len() > 10, "they were found: {names:?}");
+}
+
 /// Whoever adds a header or a body adds it to its fuzz target; and every target is built.
 #[test]
 fn every_header_and_body_is_fuzzed() {

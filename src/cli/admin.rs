@@ -108,8 +108,18 @@ impl Group {
         self.nodes.iter().filter(|(_, status)| status.role == "leader").max_by_key(|(_, status)| status.epoch)
     }
 
+    /// Why there is nobody to be asked.
+    fn nobody(&self, why: &str) -> Failure {
+        let alone = self.nodes.iter().any(|(_, status)| status.role == "alone");
+        Failure::not_well(if alone {
+            "this broker is alone: without a group nobody takes its place"
+        } else {
+            why
+        })
+    }
+
     fn serving(&self) -> Result<&(SocketAddr, NodeStatus), Failure> {
-        self.leader().ok_or_else(|| Failure::not_well("no node leads"))
+        self.leader().ok_or_else(|| self.nobody("no node leads"))
     }
 
     /// Who has most, among those that do not lead.
@@ -210,7 +220,7 @@ impl Group {
         if self.nodes.iter().any(elects) {
             return Err(Failure::not_well("the nodes of this group elect; there is nobody to promote"));
         }
-        let best = self.best().ok_or_else(|| Failure::not_well("no slave answers"))?;
+        let best = self.best().ok_or_else(|| self.nobody("no slave answers"))?;
         let (address, slave) = best;
         let generation = self.nodes.iter().map(|(_, node)| node.generation).max().unwrap_or(0) + 1;
         let loss = self.loss(slave).ok();
