@@ -362,9 +362,13 @@ pub(crate) fn keep_orphan(
     let len = range.end - range.start;
     let copy: Arc<dyn SegmentFile> = directory.create(REPLACEMENT, len)?;
     let mut at = 0;
+    // Not through a mapping: what cannot be read shall be an error here.
+    let mut buffer = vec![0; COPY_BYTES.min(len) as usize];
     while at < len {
         let next = (at + COPY_BYTES).min(len);
-        write_all_at(&*copy, at, &segment.file.read(range.start + at..range.start + next)?)?;
+        let piece = &mut buffer[..(next - at) as usize];
+        segment.file.read_into(range.start + at, piece)?;
+        write_all_at(&*copy, at, piece)?;
         at = next;
     }
     copy.sync()?;
