@@ -10,6 +10,7 @@
 //! ```
 //! Election and copying are [`Member`]'s. Without a group all of this lets everything pass.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -486,24 +487,47 @@ impl Shared {
         }
     }
 
-    /// Answers what only a leader answers, all of a turn after one look whether this node leads.
+    /// Answers what only a leader answers, all of a turn after one look whether this node leads. What one connection
+    /// asks takes effect in the order in which it came: what comes while somebody looks waits for him.
     pub fn answer_as_leader(self: &Arc<Self>, connection: &Connection, requests: Vec<Command>) {
+        match lock(&self.for_leader).entry(connection.id()) {
+            Entry::Occupied(mut waiting) => return waiting.get_mut().extend(requests),
+            Entry::Vacant(nobody) => _ = nobody.insert(requests),
+        }
         let (shared, connection) = (Arc::clone(self), connection.clone());
         self.spawn(async move {
-            let leads = shared.leads_now().await;
-            let mut answers = Vec::new();
-            for request in requests {
-                let handled =
-                    if leads { shared.handle(&connection, &request) } else { Err(shared.not_leader()) };
-                let answer = match handled {
-                    Ok(Reply::Later) => continue,
-                    Ok(Reply::Now(answer)) => answer,
-                    Err(refusal) => refusal.answer(&request),
-                };
-                if !request.is_one_way() {
-                    answers.push(answer);
-                }
+            while let Some(requests) = shared.next_for_leader(&connection) {
+                let leads = shared.leads_now().await;
+                shared.answer_in_order(&connection, requests, leads);
             }
+        });
+    }
+
+    /// What came since the last time; `None`, and nobody is at it any more, when nothing did.
+    fn next_for_leader(&self, connection: &Connection) -> Option<Vec<Command>> {
+        let mut all = lock(&self.for_leader);
+        let waiting = all.get_mut(&connection.id()).map(std::mem::take).unwrap_or_default();
+        if waiting.is_empty() {
+            all.remove(&connection.id());
+        }
+        Some(waiting).filter(|waiting| !waiting.is_empty())
+    }
+
+    fn answer_in_order(self: &Arc<Self>, connection: &Connection, requests: Vec<Command>, leads: bool) {
+        let mut answers = Vec::new();
+        for request in requests {
+            let handled = if leads { self.handle(connection, &request) } else { Err(self.not_leader()) };
+            let answer = match handled {
+                Ok(Reply::Later) => continue,
+                Ok(Reply::Now(answer)) => answer,
+                Err(refusal) => refusal.answer(&request),
+            };
+            if !request.is_one_way() {
+                answers.push(answer);
+            }
+        }
+        let (shared, connection) = (Arc::clone(self), connection.clone());
+        self.spawn(async move {
             // What was changed, or was seen of changes, must outlive this node.
             if leads && let Err(Refusal { code, remark }) = shared.changes_confirmed().await {
                 for answer in &mut answers {

@@ -53,6 +53,8 @@ pub struct Shared {
     pub offsets: Mutex<ConsumerOffsets>,
     pub locks: Mutex<QueueLocks>,
     pub polls: Mutex<Polls<Pull>>,
+    /// Of each connection, what it asked of the leader and somebody is about to answer.
+    pub for_leader: Mutex<BTreeMap<ConnectionId, Vec<Command>>>,
     /// Pulls that wait for the device.
     pub reads: AtomicUsize,
     pub delays: Mutex<DelayQueues>,

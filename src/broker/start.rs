@@ -329,6 +329,7 @@ fn open(
         offsets: Mutex::new(consumer_offsets(files.read(CONSUMER_OFFSETS).map_err(read)?)),
         locks: Mutex::default(),
         polls: Mutex::new(Polls::new(options.polls)),
+        for_leader: Mutex::default(),
         reads: AtomicUsize::new(0),
         delays: Mutex::new(delay_queues(&files.read(DELAY_OFFSETS).map_err(read)?)),
         connections: front.connections(),
