@@ -16,6 +16,9 @@
 //! It covers every byte of the record before the suffix, with all numbers in place.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use crc32fast::Hasher;
 
 use crate::properties::{CRC32, NAME_END, PAIR_END};
 
@@ -42,7 +45,11 @@ pub(crate) const EMPTY_SUFFIX: [u8; SUFFIX_LEN] = {
 /// CRC-32 of `bytes` with the top bit cleared, as records store it.
 #[must_use]
 pub fn crc31(bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes) & 0x7FFF_FFFF
+    // Cloned, because making one looks at what the processor can.
+    static EMPTY: LazyLock<Hasher> = LazyLock::new(Hasher::new);
+    let mut hasher = EMPTY.clone();
+    hasher.update(bytes);
+    hasher.finalize() & 0x7FFF_FFFF
 }
 
 /// Writes the CRC of all bytes before the suffix into the suffix, the last 20 bytes of `record`.

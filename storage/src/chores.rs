@@ -67,6 +67,7 @@ impl Inner {
 
     /// Makes the queues durable, remembers how far everything is, and removes what may go.
     pub(crate) fn tidy(self: &Arc<Self>) -> io::Result<()> {
+        self.catch_up();
         let (dispatched, generation) = (self.log.marks.snapshot().dispatched, self.log.marks.generation());
         self.queues.write_pending().and_then(|()| self.queues.sync_all()).map_err(io::Error::other)?;
         // Of a log that was cut since, other queues may be meant.

@@ -155,6 +155,16 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// As [`SegmentFile::write_at`].
     fn write_vectored_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Writes as [`SegmentFile::write_vectored_at`] and settles what was written: `upto` is its end.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::write_at`]; nothing is settled then.
+    fn append_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.write_vectored_at(at, parts)?;
+        self.settle(at + written as u64);
+        Ok(written)
+    }
+
     /// Declares that the bytes before `upto` stay as they are for the life of the file: a write
     /// there is refused unless it writes what is there. Slices of them may be held for ever.
     fn settle(&self, upto: u64);

@@ -184,7 +184,7 @@ impl Store {
         if to > end {
             return Err(CutError::PastEnd { end });
         }
-        let confirmed = self.marks().confirmed;
+        let confirmed = self.0.log.marks.confirmed();
         if to < confirmed {
             return Err(CutError::BelowConfirmed { confirmed });
         }
@@ -242,7 +242,7 @@ impl Store {
         for queue in self.0.queues.all() {
             queue.set_numbering(queue.max());
         }
-        let marks = self.marks();
+        let marks = self.0.log.marks.snapshot();
         let rules = &self.0.options.rules;
         number_undispatched(&*self.0.log, &self.0.queues, rules, marks.dispatched, marks.written)
     }

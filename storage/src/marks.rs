@@ -50,7 +50,7 @@ pub struct Marks {
     pub epoch: Epoch,
     /// Start of the oldest kept segment.
     pub min: PhysicalOffset,
-    /// End of what was numbered and copied.
+    /// End of what was numbered, and copied or being copied by whoever writes it next.
     pub appended: PhysicalOffset,
     /// End of what the operating system has.
     pub written: PhysicalOffset,
@@ -148,8 +148,7 @@ impl Watermarks {
     /// only moves away from them.
     fn all(&self, state: &State) -> Marks {
         let appended = PhysicalOffset(self.appended.load(Ordering::Acquire));
-        let dispatched = PhysicalOffset(self.dispatched.load(Ordering::Acquire));
-        Marks { appended, dispatched, ..state.marks }
+        Marks { appended, dispatched: self.dispatched(), ..state.marks }
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -162,6 +161,10 @@ impl Watermarks {
 
     pub(crate) fn confirmed(&self) -> PhysicalOffset {
         PhysicalOffset(self.confirmed.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn dispatched(&self) -> PhysicalOffset {
+        PhysicalOffset(self.dispatched.load(Ordering::Acquire))
     }
 
     /// Called under the lock of the head.

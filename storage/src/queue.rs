@@ -27,7 +27,7 @@ mod table;
 mod time;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Waker;
 
@@ -52,10 +52,13 @@ const NUMBER_MAX: u64 = (i64::MAX / 64).cast_unsigned();
 pub struct ConsumeQueue {
     topic: TopicName,
     id: QueueId,
+    layout: Layout,
     /// The number that the next appended message gets; changed under the append lock of the log.
     numbering: AtomicU64,
     min: AtomicU64,
     max: AtomicU64,
+    /// The topic was removed: nothing is written any more. Set under the lock.
+    removed: AtomicBool,
     state: RwLock<State>,
 }
 
@@ -65,8 +68,6 @@ struct State {
     begin: u64,
     /// End of the newest record in the queue.
     last_end: PhysicalOffset,
-    /// The topic was removed: nothing is written any more.
-    removed: bool,
     /// A cut was left half done.
     poisoned: bool,
     /// Who is to be woken when the queue changes, by the number of the listener.
@@ -84,16 +85,20 @@ pub enum Pushed {
 
 impl ConsumeQueue {
     fn new(topic: TopicName, id: QueueId, slots: Slots) -> Self {
-        let state = State {
-            slots,
-            begin: 0,
-            last_end: PhysicalOffset(0),
-            removed: false,
-            poisoned: false,
-            listeners: Vec::new(),
-        };
+        let layout = slots.layout;
+        let state =
+            State { slots, begin: 0, last_end: PhysicalOffset(0), poisoned: false, listeners: Vec::new() };
         let zero = || AtomicU64::new(0);
-        Self { topic, id, numbering: zero(), min: zero(), max: zero(), state: RwLock::new(state) }
+        Self {
+            topic,
+            id,
+            layout,
+            numbering: zero(),
+            min: zero(),
+            max: zero(),
+            removed: AtomicBool::new(false),
+            state: RwLock::new(state),
+        }
     }
 
     /// The topic of the queue.
@@ -111,7 +116,7 @@ impl ConsumeQueue {
     /// How the entries are laid out.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        self.read().slots.layout
+        self.layout
     }
 
     /// The oldest entry whose record is still in the log, or [`ConsumeQueue::max`] when none is.
@@ -166,7 +171,7 @@ impl ConsumeQueue {
     pub fn push(&self, entry: &QueueEntry, store_ms: i64) -> Result<Pushed, QueueError> {
         let mut state = self.write();
         let max = QueueOffset(self.max.load(Ordering::Relaxed));
-        if state.removed {
+        if self.is_removed() {
             return Ok(Pushed::AlreadyThere);
         }
         if entry.offset < max {
@@ -195,7 +200,7 @@ impl ConsumeQueue {
     pub(crate) fn continue_at(&self, next: QueueOffset) {
         let mut state = self.write();
         let has_numbers = self.numbering() > QueueOffset(0) || self.max() > QueueOffset(0);
-        if state.removed || has_numbers || !state.slots.is_fresh() || next.0 > NUMBER_MAX {
+        if self.is_removed() || has_numbers || !state.slots.is_fresh() || next.0 > NUMBER_MAX {
             return;
         }
         self.begin_at(&mut state, next);
@@ -340,7 +345,7 @@ impl ConsumeQueue {
     /// [`QueueError::Io`]; the entries stay readable and are written by a later call.
     pub fn write_pending(&self) -> Result<(), QueueError> {
         let mut state = self.write();
-        if state.removed { Ok(()) } else { state.slots.write_out() }
+        if self.is_removed() { Ok(()) } else { state.slots.write_out() }
     }
 
     fn take_unsynced(&self) -> Result<Unsynced, QueueError> {
@@ -354,7 +359,7 @@ impl ConsumeQueue {
     /// Removes all files; later pushes have no effect.
     fn remove(&self) -> Result<(), QueueError> {
         let mut state = self.write();
-        state.removed = true;
+        self.removed.store(true, Ordering::Release);
         let removed = state.slots.remove_all();
         wake(state);
         removed
@@ -364,7 +369,7 @@ impl ConsumeQueue {
     /// nothing is remembered, when the queue does not end at `next` or was removed.
     pub(crate) fn listen(&self, listener: u64, next: QueueOffset, waker: &Waker) -> bool {
         let mut state = self.write();
-        if state.removed || self.max() != next {
+        if self.is_removed() || self.max() != next {
             return false;
         }
         state.listeners.retain(|(other, _)| *other != listener);
@@ -382,7 +387,7 @@ impl ConsumeQueue {
 
     /// The topic was removed: nothing comes any more.
     pub(crate) fn is_removed(&self) -> bool {
-        self.read().removed
+        self.removed.load(Ordering::Acquire)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -396,6 +401,9 @@ impl ConsumeQueue {
 
 /// Wakes, without the lock, everybody who listens.
 fn wake(mut state: RwLockWriteGuard<'_, State>) {
+    if state.listeners.is_empty() {
+        return;
+    }
     let listeners = std::mem::take(&mut state.listeners);
     drop(state);
     listeners.into_iter().for_each(|(_, waker)| waker.wake());

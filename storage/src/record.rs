@@ -39,6 +39,7 @@ mod write;
 pub use crate::checksum::crc31;
 pub use scan::{Scanned, next_at};
 pub use view::{Record, RecordCrc, RecordError};
+pub(crate) use write::number;
 pub use write::{Encoded, encode, seal};
 
 /// Marks a record whose topic length takes one byte.

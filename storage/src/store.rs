@@ -26,6 +26,9 @@ use crate::{
 /// Records dispatched at a time, before anybody else gets a turn.
 const DISPATCH_BUDGET: usize = 256;
 
+/// Bytes of records that may wait for their entries until somebody looks, or more comes.
+const UNDISPATCHED_BYTES: u64 = 64 << 10;
+
 /// An open store. Cloning shares it; [`Store::close`] closes it for everybody.
 #[derive(Clone)]
 pub struct Store(pub(crate) Arc<Inner>);
@@ -40,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) chores: Mutex<crate::chores::Chores>,
     pub(crate) dispatcher: Mutex<Dispatcher>,
     dispatching: Combiner,
+    /// Somebody is to be told of every record as it comes: an observer, or a subscription.
+    followed: AtomicBool,
     report: RecoveryReport,
     closed: AtomicBool,
     /// Closed, and all that was done for it: nothing becomes readable any more.
@@ -120,7 +125,7 @@ impl Store {
         }
         let placed = |placed| results.push(Ok(Receipt::new(self.clone(), placed)));
         let appended = self.0.append(staged, false, placed);
-        self.0.follow();
+        self.0.follow_append();
         if let Err(error) = appended {
             results.resize(messages.len() - refused.len(), Err(error));
         }
@@ -141,6 +146,7 @@ impl Store {
     /// How far the log has got.
     #[must_use]
     pub fn marks(&self) -> Marks {
+        self.0.catch_up();
         self.0.log.marks.snapshot()
     }
 
@@ -295,7 +301,7 @@ impl Store {
             self.0.stage(&mut staged, message)?;
         }
         self.0.append(staged, true, |it| placed(Receipt::new(self.clone(), it)))?;
-        self.0.follow();
+        self.0.follow_append();
         Ok(())
     }
 }
@@ -377,12 +383,14 @@ impl Queue {
     /// Number of the oldest message that can be read.
     #[must_use]
     pub fn min(&self) -> QueueOffset {
+        self.store.0.catch_up();
         self.queue.min()
     }
 
     /// Number that the next message to become readable gets.
     #[must_use]
     pub fn max(&self) -> QueueOffset {
+        self.store.0.catch_up();
         self.queue.max()
     }
 
@@ -391,6 +399,7 @@ impl Queue {
     /// # Errors
     /// [`ReadError::Queue`]: out of range, damaged, or the system's error.
     pub fn entries(&self, from: QueueOffset, count: usize) -> Result<Vec<QueueEntry>, ReadError> {
+        self.store.0.catch_up();
         self.queue.entries(from, count).map_err(|error| ReadError::Queue(Arc::new(error)))
     }
 
@@ -416,6 +425,7 @@ impl Queue {
     /// # Errors
     /// [`ReadError`].
     pub fn seek_by_time(&self, ms: i64, boundary: Boundary) -> Result<QueueOffset, ReadError> {
+        self.store.0.catch_up();
         let store_ms = |at| self.store.0.log.record(at).ok().map(|record| record.store_ms());
         let found = self.queue.seek_by_time(ms, boundary, store_ms);
         found.map_err(|error| ReadError::Queue(Arc::new(error)))
@@ -438,17 +448,18 @@ impl Inner {
             directory,
             log,
             queues,
-            options,
             state: Mutex::new(state),
             checkpoint,
             chores: Mutex::default(),
             dispatcher: Mutex::new(dispatcher),
             dispatching: Combiner::default(),
+            followed: AtomicBool::new(!options.observers.is_empty()),
             report,
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             housekeeper: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
+            options,
         }
     }
 
@@ -464,12 +475,11 @@ impl Inner {
         placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
         self.admit()?;
-        let publish = match self.options.background {
-            Background::Steps => CommitLog::publish,
-            _ => CommitLog::publish_and_write,
+        let appended = match self.options.background {
+            Background::Steps => self.log.append(staged, together, placed),
+            _ => self.log.append_and_write(staged, together, placed),
         };
         // A close may come in between.
-        let appended = self.log.append(staged, together, publish, placed);
         appended.map_err(|error| self.admit().err().unwrap_or(error))
     }
 
@@ -478,8 +488,9 @@ impl Inner {
     }
 
     pub(crate) fn stage(&self, staged: &mut Staged, message: &Message) -> Result<(), AppendError> {
-        let queue = staged.queue(&message.topic, message.queue);
-        let queue = queue.unwrap_or_else(|| self.queues.find_or_create(&message.topic, message.queue));
+        let queue = staged
+            .queue(&message.topic, message.queue)
+            .unwrap_or_else(|| staged.add_queue(self.queues.find_or_create(&message.topic, message.queue)));
         Ok(self.log.stage(staged, message, queue)?)
     }
 
@@ -489,6 +500,36 @@ impl Inner {
             self.log.write();
         }
         self.follow();
+    }
+
+    /// As [`Inner::follow`], but while nobody is to be told of records as they come, their entries
+    /// may wait: many are made for the price of one.
+    fn follow_append(self: &Arc<Self>) {
+        let marks = &self.log.marks;
+        let waiting = marks.confirmed().0.saturating_sub(marks.dispatched().0);
+        if waiting >= UNDISPATCHED_BYTES || self.followed.load(Ordering::Acquire) {
+            self.follow();
+        } else if self.options.background != Background::Steps {
+            self.flush_if_wanted();
+        }
+    }
+
+    /// Makes the entries that wait for somebody to look. Observers never wait, and are called by
+    /// nobody else's look.
+    pub(crate) fn catch_up(&self) {
+        let marks = &self.log.marks;
+        let may_wait = self.options.observers.is_empty() && self.options.background != Background::Steps;
+        if may_wait && marks.dispatched() < marks.confirmed() {
+            self.dispatch();
+        }
+    }
+
+    /// From here on no entry waits for a look.
+    pub(crate) fn follow_closely(&self) {
+        self.followed.store(true, Ordering::Release);
+        // The lock orders this with every append: one that saw nobody has moved its mark already, and
+        // the next look finds it.
+        let _ = self.log.marks.snapshot();
     }
 
     /// Starts a flush of what was written, and dispatches it.

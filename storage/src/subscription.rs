@@ -53,6 +53,7 @@ impl Store {
     #[must_use]
     pub fn subscribe(&self, topic: &TopicName, queue: QueueId, from: QueueOffset) -> Subscription {
         static LISTENERS: AtomicU64 = AtomicU64::new(0);
+        self.0.follow_closely();
         Subscription {
             store: self.clone(),
             queue: self.0.queues.find_or_create(topic, queue),
@@ -120,6 +121,8 @@ impl Subscription {
     }
 
     fn look(&mut self) -> Result<Option<Record>, ReadError> {
+        // Of records that came before this followed the queue.
+        self.store.0.catch_up();
         loop {
             if self.ahead.is_empty() && self.next != self.queue.max() {
                 let entries = self.queue.entries(self.next, AHEAD);

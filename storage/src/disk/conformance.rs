@@ -414,13 +414,21 @@ fn appending_behind_readers(subject: &Subject) {
     let file = subject.directory.create("log", 8192).unwrap();
     let mut held = Vec::new();
     for at in (0..8192).step_by(64) {
-        write_all_at(&*file, at, &[at as u8 / 64 + 1; 64]).unwrap();
-        file.settle(at + 64);
+        let byte = [at as u8 / 64 + 1];
+        let mut end = at;
+        while end < at + 64 {
+            let left = vec![IoSlice::new(&byte); (at + 64 - end) as usize];
+            match file.append_at(end, &left) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                written => end += written.unwrap() as u64,
+            }
+        }
         held.push(file.read(at..at + 64).unwrap());
     }
     for (index, slice) in held.iter().enumerate() {
         assert_eq!(&slice[..], &[index as u8 % 4 + 1; 64][..], "slice {index}");
     }
+    assert_eq!(kind(file.write_at(8191, &[0])), ErrorKind::ResourceBusy, "what was appended is settled");
 }
 
 fn allocation_keeps_the_bytes(subject: &Subject) {

@@ -52,7 +52,7 @@ impl CommitLog {
         let (at, mut zeroed) = (range.start, None);
         self.writer.run(|| {
             if zeroed.is_some() {
-                return self.write_once(None);
+                return self.write_once();
             }
             let unused = self.marks.written() <= segment.start;
             let written = if unused { segment.file.write_zeros(range.clone()) } else { Ok(()) };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::segments::Segment;
 use super::{CommitLog, Head, Slot};
 use crate::blank::{self, BLANK_LEN_MIN};
+use crate::checksum;
 use crate::dispatch::{DispatchFact, DispatchRules, TagsCode, messages_in};
 use crate::error::Failure;
 use crate::message::{Message, MessageError};
@@ -13,7 +14,7 @@ use crate::queue::{ConsumeQueue, Layout, QueueEntry};
 use crate::record::{self, Encoded};
 use crate::{Epoch, PhysicalOffset, Position, QueueId, QueueOffset, TopicName};
 
-/// Records of a batch among which the queue of the next one is looked for, before the table of all.
+/// Queues of earlier records among which that of the next one is looked for, before the table of all.
 const QUEUES_REMEMBERED: usize = 8;
 /// A buffer above this size is not kept for the next append.
 const BUFFER_KEPT_MAX: usize = 256 << 10;
@@ -101,13 +102,15 @@ impl From<MessageError> for AppendError {
 pub(crate) struct Staged {
     bytes: Vec<u8>,
     records: Vec<StagedRecord>,
+    /// The queues of the records, and the last few of earlier appends.
+    queues: Vec<Arc<ConsumeQueue>>,
 }
 
 struct StagedRecord {
     encoded: Encoded,
-    /// Goes on to the dispatcher when the record gets its number. `None` from the start for control
-    /// records and prepared or rolled-back transactions: no number and no entry.
-    queue: Option<Arc<ConsumeQueue>>,
+    /// Which of the queues it goes to. `None` for control records and prepared or rolled-back
+    /// transactions: no number and no entry.
+    queue: Option<usize>,
     tags: TagsCode,
     /// Messages in the record: more than one for an inner batch.
     messages: u16,
@@ -118,12 +121,20 @@ struct StagedRecord {
 
 /// A numbered range that was not published yet.
 pub(crate) struct Reservation {
-    slot: u64,
+    place: Place,
     records: Box<Staged>,
     /// What did not fit into the segment.
     rest: Option<Box<Staged>>,
     epoch: Epoch,
     store_ms: i64,
+}
+
+/// How a reserved range gets to the writer.
+pub(super) enum Place {
+    /// In the slot with this number.
+    Slot(u64),
+    /// By the hand of whoever is the writer already, with nothing in front of it.
+    InHand { start: PhysicalOffset, segment: Segment },
 }
 
 /// Where a record came to stand.
@@ -147,12 +158,24 @@ impl Reservation {
 
     /// Patches the numbers into the records and seals each with its checksum.
     pub(crate) fn fill(&mut self) {
-        let mut rest = self.records.bytes.as_mut_slice();
-        for StagedRecord { encoded, start, queue_offset, .. } in &self.records.records {
-            let (record, after) = rest.split_at_mut(encoded.len() as usize);
-            record::seal(record, *encoded, *queue_offset, *start, self.store_ms);
-            rest = after;
-        }
+        let Staged { bytes, records, .. } = &mut *self.records;
+        // All numbers first: a checksum that reads what was stored just before it waits for it.
+        each_record(bytes, records, |bytes, record| {
+            record::number(bytes, record.encoded, record.queue_offset, record.start, self.store_ms);
+        });
+        each_record(bytes, records, |bytes, _| checksum::write_suffix(bytes));
+    }
+}
+
+fn each_record(
+    mut bytes: &mut [u8],
+    records: &[StagedRecord],
+    mut work: impl FnMut(&mut [u8], &StagedRecord),
+) {
+    for record in records {
+        let (this, rest) = bytes.split_at_mut(record.encoded.len() as usize);
+        work(this, record);
+        bytes = rest;
     }
 }
 
@@ -162,35 +185,50 @@ impl Staged {
         message: &Message,
         store_host: std::net::SocketAddr,
         rules: &DispatchRules,
-        queue: Arc<ConsumeQueue>,
+        queue: usize,
     ) -> Result<(), MessageError> {
         // The sender sets the flag; stored in an ordinary queue it would take numbers without entries.
         let messages = messages_in(message.sys_flag, message.properties());
-        if messages > 1 && queue.layout() == Layout::Single {
+        if messages > 1 && self.queues[queue].layout() == Layout::Single {
             return Err(MessageError::InnerBatch { messages });
         }
-        let encoded = record::encode(message, store_host, &mut self.bytes)?;
         let queued = message.transaction().is_queued() && !rules.is_system(message.topic.as_str());
+        // Before the bytes: moved here, it is loaded in wider pieces than it was stored in, and those
+        // wait until all earlier stores have left, the body's kilobyte among them.
         self.records.push(StagedRecord {
-            encoded,
+            encoded: Encoded::NOT_YET,
             queue: queued.then_some(queue),
             tags: TagsCode::of(message.topic.as_str(), message.properties(), &rules.delay_levels),
             messages,
             start: PhysicalOffset(0),
             queue_offset: QueueOffset(0),
         });
-        Ok(())
+        let encoded = record::encode(message, store_host, &mut self.bytes);
+        match (&encoded, self.records.last_mut()) {
+            (Ok(encoded), Some(record)) => record.encoded = *encoded,
+            _ => drop(self.records.pop()),
+        }
+        encoded.map(drop)
     }
 
-    /// The queue `id` of `topic`, if one of the last few records goes there.
-    pub(crate) fn queue(&self, topic: &TopicName, id: QueueId) -> Option<Arc<ConsumeQueue>> {
-        let mut queues = self.records.iter().rev().take(QUEUES_REMEMBERED).filter_map(|it| it.queue.as_ref());
-        queues.find(|queue| queue.id() == id && queue.topic() == topic).cloned()
+    /// The queue `id` of `topic`, if one of the last few records went there.
+    pub(crate) fn queue(&self, topic: &TopicName, id: QueueId) -> Option<usize> {
+        let is_it = |at: &usize| {
+            let queue = &self.queues[*at];
+            queue.id() == id && queue.topic() == topic && !queue.is_removed()
+        };
+        (0..self.queues.len()).rev().take(QUEUES_REMEMBERED).find(is_it)
+    }
+
+    /// Adds a queue, which [`Staged::queue`] finds.
+    pub(crate) fn add_queue(&mut self, queue: Arc<ConsumeQueue>) -> usize {
+        self.queues.push(queue);
+        self.queues.len() - 1
     }
 
     /// Bytes that need no number: a blank, or copied ones.
     pub(super) fn raw(bytes: Vec<u8>) -> Box<Self> {
-        Box::new(Self { bytes, records: Vec::new() })
+        Box::new(Self { bytes, ..Self::default() })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -201,10 +239,11 @@ impl Staged {
     pub(super) fn recycled(mut self: Box<Self>) -> Option<Box<Self>> {
         self.bytes.clear();
         self.records.clear();
+        self.queues.drain(..self.queues.len().saturating_sub(QUEUES_REMEMBERED));
         (self.bytes.capacity() <= BUFFER_KEPT_MAX).then_some(self)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 }
@@ -216,6 +255,14 @@ enum Gate {
     Opening,
 }
 
+/// Who reserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Anybody,
+    /// Whoever is the writer until what was reserved is written.
+    Writer,
+}
+
 impl CommitLog {
     /// Room to encode `count` records into; its buffer comes back to the log when it was written.
     pub(crate) fn staging(&self, count: usize) -> Box<Staged> {
@@ -224,24 +271,24 @@ impl CommitLog {
         staged
     }
 
-    /// Encodes `message`, which goes to `queue`, behind what is staged already.
+    /// Encodes `message`, which goes to the queue that `staged` has at `queue`, behind what is staged
+    /// already.
     pub(crate) fn stage(
         &self,
         staged: &mut Staged,
         message: &Message,
-        queue: Arc<ConsumeQueue>,
+        queue: usize,
     ) -> Result<(), MessageError> {
         staged.push(message, self.options.store_host, &self.options.rules, queue)
     }
 
-    /// Reserves and fills `staged` and hands it to `publish`. With `together` all records stand in one
+    /// Reserves, fills and publishes `staged`. With `together` all records stand in one
     /// segment or none is accepted; without, a prefix of them may have been accepted when an error
     /// comes: those that `placed` was called with.
     pub(crate) fn append(
         &self,
         staged: Box<Staged>,
         together: bool,
-        publish: fn(&Self, Reservation),
         mut placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
         let mut next = Some(staged).filter(|staged| !staged.is_empty());
@@ -250,9 +297,31 @@ impl CommitLog {
             next = reservation.rest.take();
             reservation.fill();
             reservation.placed().for_each(&mut placed);
-            publish(self, reservation);
+            self.publish(reservation);
         }
         Ok(())
+    }
+
+    /// As [`CommitLog::append`], by the writer: what has nothing in front of it is written without
+    /// being published. Returns what did not fit into the segment.
+    pub(super) fn append_as_writer(
+        &self,
+        staged: Box<Staged>,
+        together: bool,
+        placed: impl FnMut(Placed),
+    ) -> Result<Option<Box<Staged>>, AppendError> {
+        let mut reservation = self.reserve_at(staged, together, Gate::AsItIs, By::Writer)?;
+        let rest = reservation.rest.take();
+        reservation.fill();
+        reservation.placed().for_each(placed);
+        match reservation.place {
+            Place::InHand { start, segment } => self.write_in_hand(start, segment, reservation.records),
+            Place::Slot(_) => {
+                self.publish(reservation);
+                while self.write_once() {}
+            }
+        }
+        Ok(rest)
     }
 
     /// Opens the gate of a fenced log with the first record of its epoch: nobody gets in before it.
@@ -261,7 +330,7 @@ impl CommitLog {
         staged: Box<Staged>,
         placed: impl FnMut(Placed),
     ) -> Result<(), AppendError> {
-        let mut reservation = self.reserve_at(staged, true, Gate::Opening)?;
+        let mut reservation = self.reserve_at(staged, true, Gate::Opening, By::Anybody)?;
         reservation.fill();
         reservation.placed().for_each(placed);
         self.publish(reservation);
@@ -271,7 +340,7 @@ impl CommitLog {
     /// Numbers as many of the staged records as the current segment takes (at least one), rolling
     /// to the next segment first when the first one does not fit.
     pub(crate) fn reserve(&self, staged: Box<Staged>, together: bool) -> Result<Reservation, AppendError> {
-        self.reserve_at(staged, together, Gate::AsItIs)
+        self.reserve_at(staged, together, Gate::AsItIs, By::Anybody)
     }
 
     fn reserve_at(
@@ -279,6 +348,7 @@ impl CommitLog {
         mut staged: Box<Staged>,
         together: bool,
         gate: Gate,
+        by: By,
     ) -> Result<Reservation, AppendError> {
         let now = self.clock.wall_ms();
         let segment = self.options.segment_bytes;
@@ -292,11 +362,12 @@ impl CommitLog {
             let missing = match self.room(&mut head, needed) {
                 Ok(room) => {
                     head.accepting |= gate == Gate::Opening;
-                    let taken = head.take(&mut staged.records, room, now);
+                    let taken = head.take(&mut staged, room, now);
+                    let place = self.place(&mut head, &taken, by);
                     let (epoch, store_ms) = (head.epoch, head.store_ms);
                     drop(head);
                     let rest = staged.split_off(taken.records, taken.len);
-                    return Ok(Reservation { slot: taken.slot, records: staged, rest, epoch, store_ms });
+                    return Ok(Reservation { place, records: staged, rest, epoch, store_ms });
                 }
                 Err(start) => start,
             };
@@ -305,14 +376,26 @@ impl CommitLog {
         }
     }
 
-    /// Hands a filled reservation to the writer.
-    pub(crate) fn publish(&self, reservation: Reservation) {
-        self.publish_to(&mut self.head(), reservation);
+    /// The way that what was taken goes to the writer.
+    fn place(&self, head: &mut Head, taken: &Taken, by: By) -> Place {
+        if by == By::Writer && head.slots.is_empty() {
+            // It is filled and written before anything behind it is.
+            self.marks.appended(head.end);
+            let segment = head.segment.clone().expect("room was found there");
+            return Place::InHand { start: taken.start, segment };
+        }
+        head.slots.push_back(Slot { start: taken.start, len: taken.len, published: None });
+        head.staged += taken.len;
+        Place::Slot(head.first_slot + head.slots.len() as u64 - 1)
     }
 
-    pub(super) fn publish_to(&self, head: &mut Head, reservation: Reservation) {
-        let index =
-            usize::try_from(reservation.slot - head.first_slot).expect("a reserved slot is still there");
+    /// Hands a filled reservation to the writer.
+    pub(crate) fn publish(&self, reservation: Reservation) {
+        let Place::Slot(slot) = reservation.place else {
+            unreachable!("what is in the writer's hand needs no publishing");
+        };
+        let mut head = self.head();
+        let index = usize::try_from(slot - head.first_slot).expect("a reserved slot is still there");
         head.slots[index].published = Some(reservation.records);
         let end = head.extend_published();
         // Under the lock of the head, so that the mark never moves backwards.
@@ -399,32 +482,33 @@ impl Staged {
             return None;
         }
         let bytes = self.bytes.split_off(usize::try_from(len).expect("staged in memory"));
-        Some(Box::new(Self { bytes, records: self.records.split_off(records) }))
+        Some(Box::new(Self { bytes, records: self.records.split_off(records), queues: self.queues.clone() }))
     }
 }
 
 /// What [`Head::take`] numbered.
 struct Taken {
-    slot: u64,
+    start: PhysicalOffset,
     records: usize,
     len: u64,
 }
 
 impl Head {
     /// Numbers the longest prefix of the staged records that fits into `room` bytes.
-    fn take(&mut self, staged: &mut [StagedRecord], room: u64, now: i64) -> Taken {
+    fn take(&mut self, staged: &mut Staged, room: u64, now: i64) -> Taken {
         self.store_ms = self.store_ms.max(now);
         let start = self.end;
         let limit = start.after(room);
         let mut records = 0;
-        for record in staged {
+        for record in &mut staged.records {
             let size = record.encoded.len();
             let end = self.end.after(size.into());
             if end > limit {
                 break;
             }
             record.start = self.end;
-            if let Some(queue) = record.queue.take() {
+            if let Some(queue) = record.queue {
+                let queue = Arc::clone(&staged.queues[queue]);
                 let messages = record.messages;
                 record.queue_offset = queue.take_numbers(messages.into());
                 let (physical, offset) = (record.start, record.queue_offset);
@@ -435,11 +519,7 @@ impl Head {
             self.end = end;
             records += 1;
         }
-        let len = self.end.0 - start.0;
-        self.slots.push_back(Slot { start, len, published: None });
-        self.staged += len;
-        let slot = self.first_slot + self.slots.len() as u64 - 1;
-        Taken { slot, records, len }
+        Taken { start, records, len: self.end.0 - start.0 }
     }
 
     /// The newest segment, if it holds the byte at `at`.

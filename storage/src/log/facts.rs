@@ -30,6 +30,7 @@ impl Facts {
         Self { complete_from: end, facts: VecDeque::new() }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, fact: DispatchFact) {
         if self.facts.len() == FACTS_MAX {
             *self = Self::from(fact.entry.physical);

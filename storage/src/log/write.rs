@@ -7,9 +7,9 @@
 use std::io::{self, IoSlice};
 
 use super::segments::{Segment, Segments};
-use super::{CommitLog, Head, Reservation, Slot, Staged};
+use super::{AppendError, CommitLog, Head, Placed, Slot, Staged};
 use crate::PhysicalOffset;
-use crate::disk::{SegmentFile, write_all_at};
+use crate::disk::SegmentFile;
 use crate::error::Failure;
 use crate::planted::planted;
 
@@ -21,17 +21,33 @@ const BYTES_MAX: u64 = 1 << 20;
 impl CommitLog {
     /// Writes everything published, unless somebody else is writing: then that one does.
     pub(crate) fn write(&self) {
-        self.writer.run(|| self.write_once(None));
+        self.writer.run(|| self.write_once());
     }
 
-    /// Publishes, and writes everything published; both under one lock when nobody else is writing.
-    pub(crate) fn publish_and_write(&self, reservation: Reservation) {
-        let mut reservation = Some(reservation);
-        self.writer.run(|| self.write_once(reservation.take()));
-        if let Some(reservation) = reservation {
-            self.publish(reservation);
+    /// As [`CommitLog::append`], and writes everything published. Who finds the writer idle is the
+    /// writer from before it reserves, and most often needs no slot then.
+    pub(crate) fn append_and_write(
+        &self,
+        staged: Box<Staged>,
+        together: bool,
+        mut placed: impl FnMut(Placed),
+    ) -> Result<(), AppendError> {
+        let mut next = Some(staged).filter(|staged| !staged.is_empty());
+        let mut appended = Ok(());
+        self.writer.run(|| {
+            let Some(staged) = next.take() else { return self.write_once() };
+            // Whoever publishes meanwhile leaves a note.
+            match self.append_as_writer(staged, together, &mut placed) {
+                Ok(rest) => next = rest,
+                Err(error) => appended = Err(error),
+            }
+            next.is_some()
+        });
+        if let Some(staged) = next {
+            appended = self.append(staged, together, placed);
             self.write();
         }
+        appended
     }
 
     /// Accepts nothing more, writes everything that was published without a gap, and nothing after
@@ -39,15 +55,12 @@ impl CommitLog {
     /// has opened by then.
     pub(crate) fn halt(&self) {
         self.head().accepting = false;
-        self.writer.halt(|| self.write_once(None));
+        self.writer.halt(|| self.write_once());
     }
 
-    /// Publishes `reservation`, then one system call's worth. True when more is published already.
-    pub(super) fn write_once(&self, reservation: Option<Reservation>) -> bool {
+    /// Writes one system call's worth of what is published. True when there is more.
+    pub(super) fn write_once(&self) -> bool {
         let mut head = self.head();
-        if let Some(reservation) = reservation {
-            self.publish_to(&mut head, reservation);
-        }
         if self.failure().is_some() {
             return false;
         }
@@ -55,16 +68,31 @@ impl CommitLog {
             return false;
         };
         drop(head);
-        let Taken { segment, first, rest, more } = taken;
+        let more = taken.more;
+        self.write_taken(taken) && more
+    }
+
+    /// Writes what was reserved by the writer itself.
+    pub(super) fn write_in_hand(&self, start: PhysicalOffset, segment: Segment, records: Box<Staged>) {
+        let first = Slot { start, len: records.bytes().len() as u64, published: Some(records) };
+        self.write_taken(Taken { segment, first, rest: Vec::new(), more: false });
+    }
+
+    /// False when it failed.
+    fn write_taken(&self, taken: Taken) -> bool {
+        let Taken { segment, first, rest, .. } = taken;
         let (start, end) = (first.start.0 - segment.start.0, rest.last().unwrap_or(&first).end());
         let written = write_slots(&*segment.file, start, &first, &rest);
         self.recycle(first);
         rest.into_iter().for_each(|slot| self.recycle(slot));
         match written {
-            Ok(()) => {
-                segment.file.settle(end.0 - segment.start.0);
+            Ok(upto) => {
+                if upto < end.0 - segment.start.0 {
+                    // Zeros that belong to a blank.
+                    segment.file.settle(end.0 - segment.start.0);
+                }
                 self.marks.advance_written(end);
-                more
+                true
             }
             Err(error) => {
                 self.fail(Failure::write(super::segments::path(segment.start), start, error));
@@ -131,26 +159,26 @@ impl Head {
     }
 }
 
-/// Writes neighbouring slots, going on after short writes.
-fn write_slots(file: &dyn SegmentFile, mut at: u64, first: &Slot, rest: &[Slot]) -> io::Result<()> {
-    if rest.is_empty() && !planted("Z42") {
-        return write_all_at(file, at, first.bytes());
+/// Writes neighbouring slots, going on after short writes, and returns where what was written ends.
+fn write_slots(file: &dyn SegmentFile, mut at: u64, first: &Slot, rest: &[Slot]) -> io::Result<u64> {
+    let (mut one, mut many) = ([IoSlice::new(first.bytes())], Vec::new());
+    let mut parts = one.as_mut_slice();
+    if !rest.is_empty() {
+        many.extend(std::iter::once(first).chain(rest).map(|slot| IoSlice::new(slot.bytes())));
+        parts = many.as_mut_slice();
     }
-    let parts = std::iter::once(first).chain(rest).map(Slot::bytes);
-    let mut parts: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
-    let mut rest = parts.as_mut_slice();
-    while !rest.is_empty() {
-        let written = match file.write_vectored_at(at, rest) {
+    while !parts.is_empty() {
+        let written = match file.append_at(at, parts) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if planted("Z42") {
-            return Ok(());
-        }
-        IoSlice::advance_slices(&mut rest, written);
         at += written as u64;
+        if planted("Z42") {
+            return Ok(at);
+        }
+        IoSlice::advance_slices(&mut parts, written);
     }
-    Ok(())
+    Ok(at)
 }

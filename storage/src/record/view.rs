@@ -325,7 +325,9 @@ impl Shape {
         if properties.end != record.len() {
             return Err(RecordError::Lengths { total: len, sum: properties.end as u32 });
         }
-        if std::str::from_utf8(&record[topic.clone()]).is_err() {
+        // Most often it is ASCII, which is told at a glance.
+        let name = &record[topic.clone()];
+        if !name.is_ascii() && std::str::from_utf8(name).is_err() {
             return Err(RecordError::TopicNotText);
         }
         check_ranges(record, fields)?;

@@ -19,6 +19,9 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// In place of one that is not made yet.
+    pub(crate) const NOT_YET: Self = Self { len: 0 };
+
     /// Length of the record in bytes, at most [`RECORD_LEN_MAX`](super::RECORD_LEN_MAX).
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "no record is empty")]
@@ -75,14 +78,25 @@ pub fn seal(
     physical: PhysicalOffset,
     store_ms: i64,
 ) {
+    number(record, encoded, queue_offset, physical, store_ms);
+    checksum::write_suffix(record);
+}
+
+/// Fills in the numbers alone. The body is read a second time for the CRC that follows. Continuing its
+/// own CRC instead (multiplying by x^8n) was measured: 23 ns for the multiplication alone, 20 ns to read
+/// 1 KiB again.
+pub(crate) fn number(
+    record: &mut [u8],
+    encoded: Encoded,
+    queue_offset: QueueOffset,
+    physical: PhysicalOffset,
+    store_ms: i64,
+) {
     assert_eq!(record.len(), encoded.len as usize, "a record is sealed whole");
     record[QUEUE_OFFSET].copy_from_slice(&queue_offset.0.to_be_bytes());
     record[PHYSICAL].copy_from_slice(&physical.0.to_be_bytes());
     let fields = Moving::of(i32_at(record, SYS_FLAG.start));
     record[fields.store_ms..][..8].copy_from_slice(&store_ms.to_be_bytes());
-    // The body is read a second time here. Continuing its CRC instead (multiplying by x^8n) was
-    // measured: 23 ns for the multiplication alone, 20 ns to read 1 KiB again.
-    checksum::write_suffix(record);
 }
 
 /// Everything before the body; the fields that are known later stay zero.
@@ -97,7 +111,10 @@ fn header(message: &Message, store_host: SocketAddr, out: &mut Vec<u8>) {
     }
     let magic = if message.topic.as_str().len() <= TOPIC_LEN_MAX { MAGIC_V1 } else { MAGIC_V2 };
     let fields = Moving::of(flags);
-    let mut header = [0; HEADER_LEN_MAX];
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_LEN_MAX][..fields.body]);
+    // In its place: copied, it would be loaded in wider pieces than it was stored in, and wait for them.
+    let header = &mut out[start..];
     header[MAGIC].copy_from_slice(&magic.to_be_bytes());
     header[BODY_CRC].copy_from_slice(&crc31(&message.body).to_be_bytes());
     header[QUEUE_ID].copy_from_slice(&message.queue.0.to_be_bytes());
@@ -109,7 +126,6 @@ fn header(message: &Message, store_host: SocketAddr, out: &mut Vec<u8>) {
     header[fields.reconsume_times..][..4].copy_from_slice(&message.reconsume_times.to_be_bytes());
     header[fields.prepared_offset..][..8].copy_from_slice(&message.prepared_offset.to_be_bytes());
     header[fields.body_len..][..4].copy_from_slice(&(message.body.len() as u32).to_be_bytes());
-    out.extend_from_slice(&header[..fields.body]);
 }
 
 fn put_host(to: &mut [u8], host: SocketAddr) {

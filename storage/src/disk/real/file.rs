@@ -35,6 +35,8 @@ use crate::disk::{OnRead, OnSynced, SegmentFile, SyncSite, busy, check_readable,
 
 /// The most buffers that one vectored write may have on any system we know.
 const PARTS_MAX: usize = 1024;
+/// Behind the end of every read.
+const NO_WRITE: u64 = u64::MAX;
 
 /// The files of this process that are open or still have slices. One file opened twice is one value,
 /// since two of them would not know of each other's slices.
@@ -58,9 +60,8 @@ pub(super) struct RealFile {
     mapping: Arc<Mapping>,
     /// What slices are cut from, so that reading allocates nothing; made by the first read.
     masters: RwLock<Option<Masters>>,
-    /// Start of the write under way; `u64::MAX` when there is none. Stored under `writer`.
+    /// Start of the write under way, of which there is one at a time; [`NO_WRITE`] when there is none.
     writing: AtomicU64,
-    writer: Mutex<()>,
 }
 
 /// The mapping and what is known about slices of it. Lives as long as the last slice.
@@ -82,6 +83,24 @@ struct Mapping {
 struct Masters {
     settled: Bytes,
     temporary: Bytes,
+}
+
+/// Whether what is written settles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settle {
+    Nothing,
+    Written,
+}
+
+/// A write under way.
+struct Announced<'a>(&'a AtomicU64);
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        // Nobody may be let in by mistake but by the announcement: whoever reads this too late is
+        // refused, so it need not be ordered with what others store.
+        self.0.store(NO_WRITE, Ordering::Release);
+    }
 }
 
 /// What keeps the mapping behind a slice alive.
@@ -134,22 +153,23 @@ impl RealFile {
             reads,
             mapping,
             masters: RwLock::new(None),
-            writing: AtomicU64::new(u64::MAX),
-            writer: Mutex::new(()),
+            writing: AtomicU64::new(NO_WRITE),
         });
         entry.file = Arc::downgrade(&file);
         Ok(file)
     }
 
     /// Runs `write`, which writes from `at` on, unless that changes settled bytes or a slice may lie
-    /// there. `same` compares the settled bytes from `at` on with what is to be written.
+    /// there. `same` compares the settled bytes from `at` on with what is to be written. Settles what
+    /// was written, if asked to.
     fn write_from(
         &self,
         at: u64,
+        settle: Settle,
         same: impl FnOnce(&[u8]) -> bool,
         write: impl FnOnce() -> rustix::io::Result<usize>,
     ) -> io::Result<usize> {
-        let _one_at_a_time = lock(&self.writer);
+        let _announced = self.announce(at);
         let settled = self.mapping.settled.load(Ordering::Acquire);
         if at < settled {
             self.map()?;
@@ -158,15 +178,35 @@ impl RealFile {
                 return Err(busy("the bytes where this write goes are settled"));
             }
         }
-        let changes_from = at.max(settled);
-        self.writing.store(changes_from, Ordering::SeqCst);
-        let frozen = self.mapping.frozen.load(Ordering::SeqCst);
-        let clear = if frozen > changes_from { self.thaw() } else { Ok(()) };
-        let result = clear.and_then(|()| Ok(write()?));
-        // Nobody may be let in by mistake but by the announcement: whoever reads this too late is
-        // refused, so it need not be ordered with what others store.
-        self.writing.store(u64::MAX, Ordering::Release);
-        result
+        if self.mapping.frozen.load(Ordering::SeqCst) > at.max(settled) {
+            self.thaw()?;
+        }
+        let written = write()?;
+        if settle == Settle::Written {
+            self.mapping.settled.store(settled.max(at + written as u64), Ordering::Release);
+        }
+        Ok(written)
+    }
+
+    /// Lets nobody else write, and everybody who reads see where a write starts.
+    fn announce(&self, at: u64) -> Announced<'_> {
+        while self.writing.compare_exchange(NO_WRITE, at, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            // Whoever writes to one file takes turns before coming here.
+            std::thread::yield_now();
+        }
+        Announced(&self.writing)
+    }
+
+    fn write_parts(&self, at: u64, parts: &[io::IoSlice<'_>], settle: Settle) -> io::Result<usize> {
+        let parts = &parts[..parts.len().min(PARTS_MAX)];
+        check_writable(at, parts.iter().map(|part| part.len() as u64).sum(), self.len())?;
+        let bytes = || parts.iter().flat_map(|part| part.iter());
+        let same = |there: &[u8]| there.iter().zip(bytes()).all(|(old, new)| old == new);
+        self.write_from(at, settle, same, || match parts {
+            // The system has less to look at.
+            [one] => rustix::io::pwrite(&*self.fd, one, at),
+            _ => rustix::io::pwritev(&*self.fd, parts, at),
+        })
     }
 
     /// Forgets the temporary slices, if none is left.
@@ -193,6 +233,8 @@ impl RealFile {
             // - Seen are only the slices made by `read`, and by `write_from` before it writes; the
             //   masters are cut, never looked into.
             // - Changed by this value: bytes before `settled` are only overwritten by what they are.
+            //   `settled` only moves while the mover holds the announcement, of which there is one:
+            //   no write is under way then, or the one whose end it moves to is over.
             //   For those behind, `write_from` announces its start in `writing` before it looks at
             //   `frozen`, `read` raises `frozen` before it looks at `writing`, all sequentially
             //   consistent, so of two that overlap at least one is refused. Below `frozen` a write
@@ -246,20 +288,20 @@ impl SegmentFile for RealFile {
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
         check_writable(at, bytes.len() as u64, self.len())?;
         let same = |there: &[u8]| there.iter().zip(bytes).all(|(old, new)| old == new);
-        self.write_from(at, same, || rustix::io::pwrite(&*self.fd, bytes, at))
+        self.write_from(at, Settle::Nothing, same, || rustix::io::pwrite(&*self.fd, bytes, at))
     }
 
     fn write_vectored_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let parts = &parts[..parts.len().min(PARTS_MAX)];
-        check_writable(at, parts.iter().map(|part| part.len() as u64).sum(), self.len())?;
-        let bytes = || parts.iter().flat_map(|part| part.iter());
-        let same = |there: &[u8]| there.iter().zip(bytes()).all(|(old, new)| old == new);
-        self.write_from(at, same, || rustix::io::pwritev(&*self.fd, parts, at))
+        self.write_parts(at, parts, Settle::Nothing)
+    }
+
+    fn append_at(&self, at: u64, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.write_parts(at, parts, Settle::Written)
     }
 
     fn settle(&self, upto: u64) {
         // No write is under way, and nobody else settles.
-        let _one_at_a_time = lock(&self.writer);
+        let _announced = self.announce(self.len());
         let settled = self.mapping.settled.load(Ordering::Relaxed).max(upto.min(self.len()));
         self.mapping.settled.store(settled, Ordering::Release);
     }
@@ -353,7 +395,7 @@ impl SegmentFile for RealFile {
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         let zero = || rustix::io::retry_on_intr(|| rustix::fs::fallocate(&*self.fd, flags, range.start, len));
         let same = |there: &[u8]| there.iter().take(len as usize).all(|byte| *byte == 0);
-        match self.write_from(range.start, same, || zero().map(|()| 0)) {
+        match self.write_from(range.start, Settle::Nothing, same, || zero().map(|()| 0)) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(range),
             zeroed => zeroed.map(|_| ()),
         }
