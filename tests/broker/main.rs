@@ -13,3 +13,4 @@ mod safety;
 mod sending;
 mod tools;
 mod world;
+mod zero_copy;
