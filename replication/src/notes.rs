@@ -158,6 +158,9 @@ pub(crate) fn noted_epochs(directory: &dyn Directory) -> Option<EpochTable> {
 pub fn decode_epochs(bytes: &[u8]) -> Result<EpochTable, WireError> {
     let mut fields = checked(bytes, EPOCHS_MAGIC)?;
     let (base, end) = (fields.position()?, fields.offset()?);
+    if end < base.end {
+        return Err(WireError::Value);
+    }
     let len = fields.u64()?;
     if len != (fields.0.len() / 16) as u64 || fields.0.len() % 16 != 0 {
         return Err(WireError::Length);
@@ -194,4 +197,18 @@ pub(crate) fn checked<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Result<Fields<'a>
         return Err(WireError::Checksum);
     }
     covered.strip_prefix(magic).map(Fields).ok_or(WireError::Magic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// proves: B51: no log ends before it begins
+    #[test]
+    fn epochs_of_a_log_that_ends_before_it_begins_are_refused() {
+        let base = |end| [Epoch(1).0, 7, end, 0];
+        assert!(decode_epochs(&sealed(EPOCHS_MAGIC, base(7).into_iter())).is_ok());
+        let refused = decode_epochs(&sealed(EPOCHS_MAGIC, base(6).into_iter()));
+        assert!(matches!(refused, Err(WireError::Value)), "{refused:?}");
+    }
 }
