@@ -32,6 +32,7 @@ mod keeping;
 mod links;
 mod raising;
 mod reading;
+mod shipping;
 
 use crate::incoming::Incoming;
 use keeping::Keeping;
@@ -194,6 +195,7 @@ pub(crate) struct Inner {
     /// How far consumers may read at the others.
     visible: Mutex<Vec<(NodeId, PhysicalOffset)>>,
     links: Links,
+    shipping: shipping::Shipping,
     me: Weak<Inner>,
 }
 
@@ -301,6 +303,7 @@ impl Member {
         let role = Role::Follower { epoch: replica.epoch(), leader: None };
         let inner = Arc::new_cyclic(|me| Inner {
             links: Links::new(&options.peers),
+            shipping: shipping::Shipping::default(),
             options,
             group,
             store,

@@ -198,10 +198,17 @@ pub trait SegmentFile: fmt::Debug + Send + Sync {
     /// the result later. A range that the device cannot read is an error here, and behind a mapping a
     /// signal that ends the process.
     fn start_read(&self, range: Range<u64>, done: OnRead) {
+        done(self.read_through(range));
+    }
+
+    /// Reads the range and keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_into`].
+    fn read_through(&self, range: Range<u64>) -> io::Result<()> {
         let mut part = vec![0; range.end.saturating_sub(range.start).min(1 << 16) as usize];
         let mut starts = range.clone().step_by(part.len().max(1));
-        let read = |at: u64| self.read_into(at, &mut part[..(range.end - at).min(1 << 16) as usize]);
-        done(starts.try_for_each(read));
+        starts.try_for_each(|at| self.read_into(at, &mut part[..(range.end - at).min(1 << 16) as usize]))
     }
 
     /// The first position at or behind `at` where anything but zeros may stand; `None` when only zeros

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use staticfire_storage::orphans::CutReason;
 use staticfire_storage::{
-    AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position, ReadError, Store,
+    AppendError, Durability, Epoch, KeptFor, LeadError, PhysicalOffset, Position, Store,
 };
 
+use super::shipping::Shipment;
 use super::{Asked, Event, Inner, NOTE_EVERY, Role, State};
 use crate::{
     Answer, Barrier, Effect, EpochStart, Failover, FetchAnswer, Input, LogCut, Request, Token, VoteRequest,
@@ -135,41 +136,13 @@ impl Inner {
             _ => return self.write_answer(&request, answer, Vec::new()),
         };
         match self.store.slices(from, upto) {
-            Ok(records) if self.is_cold(from, upto) => {
-                self.answer_when_read(request, answer, (from, upto), records);
-            }
-            Ok(records) => self.write_answer(&request, answer, records),
+            Ok(records) => self.ship(Shipment { request, answer, from, upto, records }),
             // Retention was faster: whoever asked asks again, and learns what is left.
             Err(_) => {
                 request.connection.close();
                 self.marks(state);
             }
         }
-    }
-
-    /// Whether a part of these bytes left the memory. What was just written is not asked.
-    fn is_cold(&self, from: PhysicalOffset, upto: PhysicalOffset) -> bool {
-        from.0 + self.options.hot_bytes < self.store.marks().written.0
-            && self.store.is_cold(from, upto.0 - from.0)
-    }
-
-    /// Ships slices of the log that nobody has looked at yet, once a thread of the disk has read what they
-    /// show: signs of life and votes do not wait for somebody's history. They were taken before, since the
-    /// log may be cut and go on differently meanwhile.
-    fn answer_when_read(
-        &self,
-        request: Asked,
-        answer: Answer,
-        (from, upto): (PhysicalOffset, PhysicalOffset),
-        records: Vec<Bytes>,
-    ) {
-        let me = self.me.clone();
-        let done = move |read: Result<(), ReadError>| match (me.upgrade(), read) {
-            (Some(member), Ok(())) => member.write_answer(&request, answer, records),
-            // Whoever asked asks again.
-            _ => request.connection.close(),
-        };
-        self.store.start_read(from, upto.0 - from.0, Box::new(done));
     }
 
     /// Ends the epoch before, and tells the replica first of all what producers had appended in it

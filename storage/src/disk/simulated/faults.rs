@@ -28,7 +28,7 @@ pub struct DiskFaults {
     /// One write in so many writes only a prefix, or is interrupted before it wrote. 0 for never.
     pub short_write_one_in: u32,
     /// Nothing stays in memory: every look at the bytes of a file would wait for the device
-    /// ([`crate::disk::SegmentFile::is_cold`]).
+    /// ([`crate::disk::SegmentFile::is_cold`]), and a started read takes as long as a sync.
     pub cold: bool,
     /// What a read shows after a failed sync, until the power fails.
     pub reread: Reread,

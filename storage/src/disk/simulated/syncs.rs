@@ -1,7 +1,7 @@
 //! Started syncs: queued until the owner of the disk, or its virtual time, completes them.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::SimulatedDisk;
 use super::faults::{DiskOperation, FaultEffect, io_error};
@@ -150,6 +150,21 @@ impl SimulatedDisk {
             Verdict::Struck(FaultEffect::Late(us)) => (Outcome::Durable, Some(us)),
             _ => (Outcome::Durable, Some(0)),
         };
+        self.begun(state, (target, path), (outcome, late_us), done);
+    }
+
+    /// Something about `path` that takes the disk as long as a sync, and changes nothing.
+    pub(super) fn complete_later(&self, target: Target, path: &Arc<str>, done: OnSynced) {
+        self.begun(self.lock(), (target, path), (Outcome::Ignored, Some(0)), done);
+    }
+
+    fn begun(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        (target, path): (Target, &Arc<str>),
+        (outcome, late_us): (Outcome, Option<u64>),
+        done: OnSynced,
+    ) {
         let due_us = late_us.map(|late_us| state.now_us + state.delay_us() + late_us);
         let (ticket, upto) = (state.next_ticket, state.image.written);
         state.next_ticket += 1;
