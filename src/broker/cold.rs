@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use staticfire_storage::{PhysicalOffset, QueueEntry, ReadError};
+use staticfire_storage::{PhysicalOffset, QueueEntry, ReadError, Store};
 
 use super::pull::Pull;
 use super::refusal::Refusal;
@@ -18,12 +18,40 @@ const PIECE: u64 = 256 * 1024;
 /// Pulls that may wait for the device.
 const WAITING_MAX: usize = 1024;
 
+/// What is asked for at once; records that follow one another share it.
+const BLOCK: u64 = 4096;
+
+/// Looks whether records are in memory, block by block as a pull goes on, and at no block twice in a row.
+pub struct Warmth<'a> {
+    store: &'a Store,
+    /// What lies behind was just written: it is not even asked for.
+    hot_from: u64,
+    /// Where the last block ends that was found in memory.
+    warm_until: u64,
+}
+
+impl Warmth<'_> {
+    /// Whether the record that `entry` names is to be brought back first.
+    pub fn is_cold(&mut self, entry: &QueueEntry) -> bool {
+        let (start, end) = (entry.physical.0, entry.physical_end().0);
+        if start >= self.hot_from {
+            return false;
+        }
+        // Records of a queue ascend, so what ends behind here starts in a block that was asked for.
+        let from = start.max(self.warm_until);
+        let cold = from < end && self.store.is_cold(PhysicalOffset(from), end - from);
+        if !cold {
+            self.warm_until = end.next_multiple_of(BLOCK);
+        }
+        cold
+    }
+}
+
 impl Shared {
-    /// Whether the record that `entry` names is to be brought back first; of what was just written that is
-    /// not even asked.
-    pub fn is_cold(&self, entry: &QueueEntry, written: u64) -> bool {
-        entry.physical.0 + self.options.hot_bytes < written
-            && self.store.is_cold(entry.physical, entry.size.into())
+    /// For one pull, when so much is written.
+    pub fn warmth(&self, written: u64) -> Warmth<'_> {
+        let hot_from = written.saturating_sub(self.options.hot_bytes);
+        Warmth { store: &self.store, hot_from, warm_until: 0 }
     }
 
     /// Answers a pull once the device has read what is at `at`, which it asks for first.

@@ -333,6 +333,7 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         let written = self.store.marks().written.0;
         let recent_from = written.saturating_sub(self.options.recent_bytes);
+        let mut warmth = self.warmth(written);
         let end = max.0.min(offset.saturating_add(SCAN_MAX.max(pull.messages_max as u64)));
         let (mut next, mut bytes, mut removed) = (offset, 0, false);
         let (mut records, mut cold) = (Vec::new(), None);
@@ -353,7 +354,7 @@ impl Shared {
                     continue;
                 }
                 let looked_at_anyway = pull.fetched && records.is_empty();
-                if !looked_at_anyway && self.is_cold(&entry, written) {
+                if !looked_at_anyway && warmth.is_cold(&entry) {
                     cold = Some(entry.physical).filter(|_| records.is_empty());
                     next = entry.offset.0;
                     break 'scan;

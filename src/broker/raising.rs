@@ -3,6 +3,8 @@
 //!
 //! When consumers see a message is up to the broker's mode all the same.
 
+use std::sync::Arc;
+
 use staticfire_replication::{Failover, Mode, SlaveAck};
 use staticfire_storage::{Durability, Outcome, PhysicalOffset, Position};
 
@@ -12,7 +14,6 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use crate::protocol::body::TopicConfig;
 use crate::protocol::codes::response;
-use std::sync::Arc;
 
 /// The attribute of a topic.
 pub const MODE: &str = "staticfire.mode";
